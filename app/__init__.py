@@ -1,0 +1,1 @@
+"""Deskline: self-hosted live support chat."""
