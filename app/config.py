@@ -1,0 +1,534 @@
+"""Every setting of Deskline, once: name, type, default, meaning.
+
+Settings come from ``DESKLINE_*`` variables. :func:`load` turns them into a frozen
+:class:`Settings` value for one process, or raises one :class:`ConfigError` that lists every
+wrong setting by name together with what it should be.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+PREFIX: Final = "DESKLINE_"
+PROCESSES: Final = ("web", "gateway", "worker", "migrate", "run")
+SECRET_KEY_MIN_CHARACTERS: Final = 32
+EMBEDDED_REDIS_URL: Final = "embedded://"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class ConfigError(Exception):
+    """Settings that a process cannot start with.
+
+    ``problems`` holds one sentence per wrong setting, each starting with the setting's name.
+    A sentence never contains the value of a secret setting.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The description of one setting; ``default`` is text as it would stand in the environment."""
+
+    name: str
+    kind: str
+    default: str | None
+    meaning: str
+    required_by: frozenset[str]
+    secret: bool
+    parse: Callable[[str], Any]
+
+    @property
+    def attribute(self) -> str:
+        """The name of the attribute of :class:`Settings` that holds the parsed value."""
+        return self.name.removeprefix(PREFIX).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The parsed settings of one process.
+
+    A setting which the process does not need and which is absent is an empty string.
+    Secrets and the URLs that may carry a password are left out of ``repr()``.
+    """
+
+    process: str
+    env: str
+    node: str
+    database_url: str = field(repr=False)
+    database_replica_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    pusher_app_id: str
+    pusher_key: str
+    pusher_secret: str = field(repr=False)
+    public_url: str
+    ws_public_url: str
+    web_host: str
+    web_port: int
+    gateway_host: str
+    gateway_port: int
+    gateway_control_port: int
+    worker_host: str
+    worker_port: int
+    trusted_proxies: tuple[Network, ...]
+    web_root: Path
+    data_dir: Path
+    log_level: str
+    drain_seconds: int
+
+    @property
+    def cookie_secure(self) -> bool:
+        """Whether browsers reach Deskline by https, so that cookies get the Secure attribute."""
+        return self.public_url.startswith("https://")
+
+    @property
+    def ws_force_tls(self) -> bool:
+        """Whether browsers must open the WebSocket with TLS."""
+        return self.ws_public_url.startswith("wss://")
+
+    @property
+    def ws_host(self) -> str:
+        """The host that browsers open the WebSocket to."""
+        return urlsplit(self.ws_public_url).hostname or ""
+
+    @property
+    def ws_port(self) -> int:
+        """The port that browsers open the WebSocket to."""
+        return urlsplit(self.ws_public_url).port or (443 if self.ws_force_tls else 80)
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the demo shop page and the demo account are allowed."""
+        return self.env == "demo"
+
+
+# --- parsers: text -> value, or ValueError that says what the setting should be -------------
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"should be one of: {', '.join(allowed)}")
+        return value
+
+    return parse
+
+
+def _matching(pattern: str, meaning: str) -> Callable[[str], str]:
+    compiled = re.compile(pattern)
+
+    def parse(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"should be {meaning}")
+        return value
+
+    return parse
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
+            raise ValueError(f"should be a whole number from {low} to {high}")
+        return int(value)
+
+    return parse
+
+
+def _split(value: str, meaning: str) -> tuple[str, str | None, int | None, str]:
+    """Split a URL into scheme, host, port, path; ValueError (without the URL) when it is none."""
+    try:
+        parts = urlsplit(value)
+        return parts.scheme, parts.hostname, parts.port, parts.path
+    except ValueError:
+        # from None: the original message may quote the URL, which may hold a password
+        raise ValueError(f"should be {meaning}") from None
+
+
+def _database_url(value: str) -> str:
+    meaning = (
+        "mysql+pymysql://USER:PASSWORD@HOST:3306/DATABASE "
+        "(special characters of the password percent-encoded) or sqlite:////absolute/path"
+    )
+    scheme, host, _, path = _split(value, meaning)
+    if scheme == "sqlite":
+        if not value.startswith("sqlite:////") or len(value) <= len("sqlite:////"):
+            raise ValueError(f"should be {meaning}")
+    elif scheme != "mysql+pymysql" or not host or len(path) < 2:
+        raise ValueError(f"should be {meaning}")
+    return value
+
+
+def _redis_url(value: str) -> str:
+    meaning = (
+        "redis://USER:PASSWORD@HOST:6379/0, rediss://… for TLS, or embedded:// in the mode `run`"
+    )
+    if value == EMBEDDED_REDIS_URL:
+        return value
+    scheme, host, _, path = _split(value, meaning)
+    if scheme not in ("redis", "rediss") or not host or not re.fullmatch(r"(/[0-9]*)?", path):
+        raise ValueError(f"should be {meaning}")
+    return value
+
+
+def _origin(*schemes: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        meaning = " or ".join(f"{scheme}://HOST[:PORT]" for scheme in schemes)
+        meaning += " without a path"
+        scheme, host, _, path = _split(value, meaning)
+        if scheme not in schemes or not host or path not in ("", "/") or "?" in value:
+            raise ValueError(f"should be {meaning}")
+        return value.rstrip("/")
+
+    return parse
+
+
+def _host(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:\-]{1,253}", value):
+        raise ValueError("should be an address or a host name to listen on, as 127.0.0.1")
+    return value
+
+
+def _networks(value: str) -> tuple[Network, ...]:
+    networks = []
+    for item in filter(None, (part.strip() for part in value.split(","))):
+        try:
+            networks.append(ipaddress.ip_network(item, strict=False))
+        except ValueError:
+            raise ValueError(
+                "should be a comma-separated list of addresses or networks, "
+                f"as 10.0.0.5,192.168.1.0/24; {item!r} is neither"
+            ) from None
+    return tuple(networks)
+
+
+def _secret_key(value: str) -> str:
+    if len(value) < SECRET_KEY_MIN_CHARACTERS:
+        raise ValueError(
+            f"should have at least {SECRET_KEY_MIN_CHARACTERS} characters; "
+            "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        )
+    return value
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+def _setting(
+    name: str,
+    kind: str,
+    default: str | None,
+    meaning: str,
+    parse: Callable[[str], Any],
+    *,
+    required_by: tuple[str, ...] = (),
+    secret: bool = False,
+) -> Setting:
+    return Setting(PREFIX + name, kind, default, meaning, frozenset(required_by), secret, parse)
+
+
+_LABEL = r"[A-Za-z0-9_\-]{1,64}"
+_LABEL_MEANING = "1 to 64 letters, digits, - or _"
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    _setting(
+        "ENV",
+        "production | demo",
+        "production",
+        "demo allows the demo shop page at /, the demo account and the demo inbox",
+        _choice("production", "demo"),
+    ),
+    _setting(
+        "NODE",
+        "name",
+        None,
+        "this node's name in logs and in the X-Deskline-Node header (default: the host's name)",
+        _matching(r"[A-Za-z0-9_.\-]{1,128}", "1 to 128 letters, digits, '.', '-' or '_'"),
+    ),
+    _setting(
+        "DATABASE_URL",
+        "URL",
+        None,
+        "the primary database: mysql+pymysql://… or sqlite:////absolute/path",
+        _database_url,
+        required_by=("web", "worker", "migrate", "run"),
+        secret=True,
+    ),
+    _setting(
+        "DATABASE_REPLICA_URL",
+        "URL",
+        "",
+        "the replica that history is read from; empty: all reads go to the primary",
+        _database_url,
+        secret=True,
+    ),
+    _setting(
+        "REDIS_URL",
+        "URL",
+        None,
+        "Redis for publishing and locks: redis://… (embedded:// only in the mode `run`)",
+        _redis_url,
+        required_by=("web", "gateway", "worker", "run"),
+        secret=True,
+    ),
+    _setting(
+        "SECRET_KEY",
+        "text",
+        None,
+        "signs visitor tokens and CSRF tokens; the same on every web node",
+        _secret_key,
+        required_by=("web", "run"),
+        secret=True,
+    ),
+    _setting(
+        "PUSHER_APP_ID",
+        "name",
+        None,
+        "the id of the one Channels application",
+        _matching(_LABEL, _LABEL_MEANING),
+        required_by=("web", "gateway", "worker", "run"),
+    ),
+    _setting(
+        "PUSHER_KEY",
+        "name",
+        None,
+        "the public key of the Channels application; browsers connect with it",
+        _matching(_LABEL, _LABEL_MEANING),
+        required_by=("web", "gateway", "run"),
+    ),
+    _setting(
+        "PUSHER_SECRET",
+        "text",
+        None,
+        "signs channel subscriptions and the gateway's HTTP API",
+        _matching(r"\S{16,256}", "at least 16 characters without spaces"),
+        required_by=("web", "gateway", "run"),
+        secret=True,
+    ),
+    _setting(
+        "PUBLIC_URL",
+        "URL",
+        None,
+        "what browsers use, as https://chat.example.com; https makes cookies Secure",
+        _origin("http", "https"),
+        required_by=("web", "run"),
+    ),
+    _setting(
+        "WS_PUBLIC_URL",
+        "URL",
+        None,
+        "where browsers open the WebSocket, as ws://localhost:8080 (default: PUBLIC_URL's host)",
+        _origin("ws", "wss"),
+    ),
+    _setting("WEB_HOST", "address", "127.0.0.1", "the address that web listens on", _host),
+    _setting("WEB_PORT", "port", "8000", "the port that web listens on", _integer(1, 65535)),
+    _setting(
+        "GATEWAY_HOST", "address", "127.0.0.1", "the address that the gateway listens on", _host
+    ),
+    _setting(
+        "GATEWAY_PORT", "port", "8080", "the gateway's port for WebSockets", _integer(1, 65535)
+    ),
+    _setting(
+        "GATEWAY_CONTROL_PORT",
+        "port",
+        "8081",
+        "the gateway's port for health, metrics and its HTTP API",
+        _integer(1, 65535),
+    ),
+    _setting(
+        "WORKER_HOST", "address", "127.0.0.1", "the address of the worker's health port", _host
+    ),
+    _setting(
+        "WORKER_PORT",
+        "port",
+        "8082",
+        "the worker's port for health and metrics",
+        _integer(1, 65535),
+    ),
+    _setting(
+        "TRUSTED_PROXIES",
+        "list of networks",
+        "",
+        "addresses and networks whose X-Forwarded-For is believed",
+        _networks,
+    ),
+    _setting(
+        "WEB_ROOT",
+        "folder",
+        "./web/dist",
+        "the built web files (a web node behind Nginx may lack them)",
+        Path,
+    ),
+    _setting(
+        "DATA_DIR",
+        "folder",
+        "./data",
+        "embedded mode only: the SQLite file and the generated secrets",
+        Path,
+    ),
+    _setting(
+        "LOG_LEVEL",
+        "debug | info | warning | error",
+        "info",
+        "the least severe line logged",
+        _choice("debug", "info", "warning", "error"),
+    ),
+    _setting(
+        "DRAIN_SECONDS",
+        "seconds",
+        "20",
+        "how long a stopping process may take to finish what it began",
+        _integer(0, 3600),
+    ),
+)
+
+_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
+
+
+def unknown_names(names: list[str]) -> list[str]:
+    """One sentence for each ``DESKLINE_*`` name in ``names`` that is no setting."""
+    problems = []
+    for name in sorted(names):
+        if name.startswith(PREFIX) and name not in _BY_NAME:
+            near = difflib.get_close_matches(name, _BY_NAME, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; remove it"
+            problems.append(f"{name}: there is no such setting{hint}")
+    return problems
+
+
+def load(process: str, env: Mapping[str, str]) -> Settings:
+    """Parse the settings that ``process`` (one of :data:`PROCESSES`) starts with.
+
+    Raises :class:`ConfigError` with every problem at once. An empty variable counts as absent.
+    """
+    if process not in PROCESSES:
+        raise ValueError(f"unknown process {process!r}; should be one of: {', '.join(PROCESSES)}")
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        raw = env.get(setting.name, "").strip() or setting.default or ""
+        if not raw:
+            values[setting.attribute] = () if setting.parse is _networks else ""
+            if process in setting.required_by:
+                problems.append(f"{setting.name}: is missing: {setting.meaning}")
+            continue
+        try:
+            values[setting.attribute] = setting.parse(raw)
+        except ValueError as error:
+            shown = "" if setting.secret else f" (it is {raw!r})"
+            problems.append(f"{setting.name}: {error}{shown}")
+    if not problems:
+        problems += _check_together(process, values)
+    if problems:
+        raise ConfigError(problems)
+    values["node"] = values["node"] or _default_node()
+    if not values["ws_public_url"] and values["public_url"]:
+        values["ws_public_url"] = "ws" + values["public_url"].removeprefix("http")
+    return Settings(process=process, **values)
+
+
+def _default_node() -> str:
+    return re.sub(r"[^A-Za-z0-9_.\-]", "-", socket.gethostname())[:128] or "node"
+
+
+def _check_together(process: str, values: Mapping[str, Any]) -> list[str]:
+    """Problems that only show when settings are seen together."""
+    problems = []
+    if process != "run" and values["redis_url"] == EMBEDDED_REDIS_URL:
+        problems.append(
+            "DESKLINE_REDIS_URL: embedded:// works only with `python -m app run`; "
+            "should be redis://USER:PASSWORD@HOST:6379/0"
+        )
+    primary, replica = values["database_url"], values["database_replica_url"]
+    if primary and replica and urlsplit(primary).scheme != urlsplit(replica).scheme:
+        problems.append(
+            "DESKLINE_DATABASE_REPLICA_URL: should be the same kind of database as "
+            "DESKLINE_DATABASE_URL"
+        )
+    public, websocket = values["public_url"], values["ws_public_url"]
+    if public.startswith("https://") and websocket.startswith("ws://"):
+        problems.append(
+            "DESKLINE_WS_PUBLIC_URL: should be wss://… because DESKLINE_PUBLIC_URL is https and "
+            "browsers refuse plain WebSockets on https pages"
+        )
+    same = values["gateway_port"] == values["gateway_control_port"]
+    if process == "gateway" and same:
+        problems.append("DESKLINE_GATEWAY_CONTROL_PORT: should differ from DESKLINE_GATEWAY_PORT")
+    return problems
+
+
+# --- files of settings -----------------------------------------------------------------------
+
+
+def parse_env_file(text: str) -> dict[str, str]:
+    """Parse the text of an environment file as systemd reads it.
+
+    The syntax is that of ``EnvironmentFile=`` in systemd.exec(5): one assignment a line, lines
+    that start with ``#`` or ``;`` are comments, values may stand in single or double quotes, a
+    backslash at the end of a line continues it, and nothing is expanded. Lines without ``=`` are
+    skipped, as systemd does.
+    """
+    result: dict[str, str] = {}
+    position, length = 0, len(text)
+    while position < length:
+        end = text.find("\n", position)
+        end = length if end < 0 else end
+        line = text[position:end]
+        if line.lstrip()[:1] in ("", "#", ";") or "=" not in line:
+            position = end + 1
+            continue
+        name, _, _ = line.partition("=")
+        value, position = _parse_env_value(text, position + len(name) + 1)
+        name = name.strip()
+        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            result[name] = value
+    return result
+
+
+def _parse_env_value(text: str, position: int) -> tuple[str, int]:
+    """Read one value from ``position``; gives it and the position after its line's end."""
+    out: list[str] = []
+    keep = 0  # how many characters of out must survive the trimming of trailing blanks
+    quote = ""
+    length = len(text)
+    while position < length and text[position] in " \t":
+        position += 1
+    while position < length:
+        char = text[position]
+        position += 1
+        if not quote and char == "\n":
+            break
+        if quote != "'" and char == "\\" and position < length:
+            escaped = text[position]
+            position += 1
+            if escaped == "\n":
+                continue
+            if quote == '"' and escaped not in '"\\`$':
+                out.append("\\")
+            out.append(escaped)
+            keep = len(out)
+        elif char == quote:
+            quote = ""
+            keep = len(out)
+        elif not quote and char in "'\"":
+            quote = char
+        else:
+            out.append(char)
+            if quote or char not in " \t\r":
+                keep = len(out)
+    return "".join(out[:keep]), position
