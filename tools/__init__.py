@@ -1,0 +1,1 @@
+"""What `make` calls: the environment, the web build, the release and the test runner."""
