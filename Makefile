@@ -50,7 +50,7 @@ up: release ## Make the local cluster (LXC, needs root) and deploy Deskline on i
 .PHONY: down
 down: python ## Remove every trace of the local cluster
 	@$(PYTHON) tools/environment.py deploy
-	@$(VENV)/ansible-playbook -i inventories/local playbooks/local_down.yml
+	@$(VENV)/ansible-playbook -i inventories/local playbooks/local_down.yml -e local_machines_remove_all=true
 
 .PHONY: lock
 lock: python ## Lock the dependencies of pyproject.toml again, with hashes

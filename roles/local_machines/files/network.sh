@@ -78,7 +78,9 @@ down() {
     ip link delete dev "$bridge" type bridge
     changed=1
   fi
-  # Last of all: until here a late packet is refused and not sent away.
+  # Last of all: until here a late packet is refused and not sent away. A connection that
+  # somebody left open would send more of them, so those are cut first.
+  ss --kill --tcp --no-header dst "$subnet" >/dev/null
   while refusal_exists; do
     ip route delete unreachable "$subnet"
     changed=1

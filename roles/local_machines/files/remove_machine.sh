@@ -14,6 +14,11 @@ control_groups() {
   return 0
 }
 
+if [ -e "$lxc_path/$name/config" ]; then
+  # Connections from this computer (ssh keeps some open) would go on sending after the machine.
+  address=$(sed -n 's|^lxc.net.0.ipv4.address = \(.*\)/.*|\1|p' "$lxc_path/$name/config")
+  [ -z "$address" ] || ss --kill --tcp --no-header dst "$address" >/dev/null
+fi
 if [ -e "$lxc_path/$name/config" ] && [ "$(lxc-info -P "$lxc_path" -n "$name" -sH)" != STOPPED ]; then
   found=1
   timeout 20 lxc-stop -P "$lxc_path" -n "$name" -k || true
@@ -33,7 +38,13 @@ done
 [ -z "$left" ] || { echo "Processes of $name do not end: $left" >&2; exit 1; }
 for group in $(control_groups); do
   found=1
-  find "$group" -depth -type d -exec rmdir {} +
+  # The kernel may need a moment after the last process.
+  for attempt in $(seq 50); do
+    find "$group" -depth -type d -exec rmdir {} + 2>/dev/null && break
+    sleep 0.1
+  done
+  [ ! -d "$group" ] || { echo "The control group $group cannot be removed." >&2; exit 1; }
+  rmdir "${group%/*}" 2>/dev/null || true
 done
 
 if [ -z "$keep_files" ] && [ -d "$lxc_path/$name" ]; then
