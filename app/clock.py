@@ -1,0 +1,25 @@
+"""The clock, the id maker and the randomness, in one place that a test can set."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+now_source: Callable[[], datetime] = lambda: datetime.now(UTC)  # noqa: E731  replaced in tests
+token_source: Callable[[int], str] = secrets.token_urlsafe
+
+
+def now() -> datetime:
+    """The current time as a naive datetime in UTC with microseconds, as the database stores it."""
+    return now_source().replace(tzinfo=None)
+
+
+def token(size_bytes: int = 32) -> str:
+    """An unguessable URL-safe text made of ``size_bytes`` random bytes."""
+    return token_source(size_bytes)
+
+
+def wire(moment: datetime) -> str:
+    """A naive UTC datetime as ISO 8601 with microseconds and Z, the form on the wire."""
+    return moment.isoformat(timespec="microseconds") + "Z"

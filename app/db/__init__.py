@@ -1,0 +1,1 @@
+"""The database: schema, engines, read routing, the group-commit writer, migrations."""

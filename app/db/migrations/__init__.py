@@ -1,0 +1,1 @@
+"""Alembic migrations, the same for MySQL and SQLite; expand-then-contract (ARCHITECTURE §4)."""

@@ -1,0 +1,623 @@
+"""The group-commit writer: many messages, one transaction, one commit.
+
+Requests queue their message; one thread per web process takes what is queued (up to
+:data:`BATCH_ROWS`), stores it in one transaction on the primary and answers all of them after the
+commit (ARCHITECTURE §4). While one batch commits the next one gathers, so no timer is needed.
+
+Seq numbers are given out under the lock of the conversation's row, and the rows are locked in the
+order of their ids, so that two writers never wait for each other in a circle and the order of
+commits is the order of seq. Retries are safe: (conversation_id, client_id) is looked up under the
+same lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select, tuple_, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from app import clock, log
+from app.db import engines, schema
+from app.db.engines import Unavailable
+from app.db.upsert import raise_read_mark
+
+BATCH_ROWS: Final = 500
+QUEUE_ROWS: Final = 5000
+RETRY_SECONDS: Final = 3.0
+RETRY_PAUSE_SECONDS: Final = 0.1
+
+
+class Rejected(Exception):
+    """A message that cannot be stored; ``reason`` is ``not_found`` or ``bad_row``."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class QueueFull(Exception):
+    """The writer has too much to do; the same message may succeed a little later."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to store.
+
+    Either ``conversation_id`` is given, or ``visitor_id`` alone: then the message goes to the
+    visitor's open conversation, which is made when there is none. With both, the conversation
+    must belong to the visitor. ``stream`` is a number of :data:`app.db.schema.STREAMS`.
+    """
+
+    client_id: str
+    stream: int
+    sender_type: str
+    sender_id: int | None
+    kind: str
+    body: str
+    conversation_id: int | None = None
+    visitor_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as it stands in the database.
+
+    ``created`` is false when it had been stored before; ``opened`` is true when this message made
+    its conversation.
+    """
+
+    conversation_id: int
+    inbox_id: int
+    visitor_id: int
+    visitor_name: str
+    stream: int
+    seq: int
+    client_id: str
+    sender_type: str
+    sender_id: int | None
+    kind: str
+    body: str
+    created_at: datetime
+    created: bool
+    opened: bool = False
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What the writer did since it started; read by the metrics."""
+
+    batches: int = 0
+    rows: int = 0
+    repeats: int = 0
+    rejected: int = 0
+    failed: int = 0
+    retries: int = 0
+    commit_seconds: float = 0.0
+
+
+Outcome = Stored | Exception
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    message: NewMessage
+    future: asyncio.Future[Stored]
+
+
+@dataclass(slots=True)
+class _Conversation:
+    """A locked conversation while a batch is being stored."""
+
+    id: int
+    inbox_id: int
+    visitor_id: int
+    visitor_name: str
+    last_seq: list[int]
+    added: list[int] = field(default_factory=lambda: [0, 0])
+
+
+class Writer:
+    """Stores messages in groups. Made, used and closed on one event loop.
+
+    ``on_stored`` is called on the loop with the newly stored messages of a batch, in the order of
+    their seq, before their senders are answered; it must neither block nor raise.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        on_stored: Callable[[list[Stored]], None] | None = None,
+        queue_rows: int = QUEUE_ROWS,
+        batch_rows: int = BATCH_ROWS,
+    ) -> None:
+        self.statistics = Statistics()
+        self._engine = engine
+        self._on_stored = on_stored
+        self._queue_rows = queue_rows
+        self._batch_rows = batch_rows
+        self._queue: deque[_Waiting] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._loop = asyncio.get_running_loop()
+        self._done = asyncio.Event()
+        self._batch = _Batch(engine)
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def queued(self) -> int:
+        """How many messages wait for their batch."""
+        return len(self._queue)
+
+    async def store(self, message: NewMessage) -> Stored:
+        """Store one message; returns after the primary committed.
+
+        Raises :class:`QueueFull`, :class:`Rejected` or :class:`app.db.engines.Unavailable`.
+        A caller that stops waiting does not undo the message.
+        """
+        future: asyncio.Future[Stored] = self._loop.create_future()
+        with self._wake:
+            if self._closing or len(self._queue) >= self._queue_rows:
+                raise QueueFull
+            self._queue.append(_Waiting(message, future))
+            self._wake.notify()
+        return await future
+
+    async def close(self) -> None:
+        """Refuse new messages, store those that wait, end the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await self._done.wait()
+        await asyncio.to_thread(self._thread.join)
+
+    # --- in the writer's thread --------------------------------------------------------------
+
+    def _work(self) -> None:
+        while batch := self._take():
+            outcomes = self._store_surely(batch)
+            self._loop.call_soon_threadsafe(self._answer, batch, outcomes)
+        self._batch.close()
+        self._loop.call_soon_threadsafe(self._done.set)
+
+    def _take(self) -> list[_Waiting]:
+        with self._wake:
+            while not self._queue and not self._closing:
+                self._wake.wait()
+            size = min(len(self._queue), self._batch_rows)
+            return [self._queue.popleft() for _ in range(size)]
+
+    def _store_surely(self, batch: list[_Waiting]) -> list[Outcome]:
+        try:
+            return self._store([waiting.message for waiting in batch])
+        except Exception as error:  # noqa: BLE001  the thread must survive, the senders be told
+            log.get("writer").error("batch failed", rows=len(batch), exc_info=error)
+            self.statistics.failed += len(batch)
+            return [error] * len(batch)
+
+    def _store(self, messages: Sequence[NewMessage]) -> list[Outcome]:
+        """Store a batch; when a row is bad, halve the batch until that row stands alone."""
+        try:
+            outcomes = self._store_with_retries(messages)
+        except Unavailable as error:
+            self.statistics.failed += len(messages)
+            return [error] * len(messages)
+        except SQLAlchemyError as error:
+            if len(messages) > 1:
+                middle = len(messages) // 2
+                return self._store(messages[:middle]) + self._store(messages[middle:])
+            log.get("writer").warning(
+                "row refused by the database",
+                conversation_id=messages[0].conversation_id,
+                reason=engines.reason(error),
+            )
+            self.statistics.rejected += 1
+            return [Rejected("bad_row")]
+        self.statistics.batches += 1
+        for outcome in outcomes:
+            if isinstance(outcome, Stored):
+                self.statistics.rows += outcome.created
+                self.statistics.repeats += not outcome.created
+            else:
+                self.statistics.rejected += 1
+        return outcomes
+
+    def _store_with_retries(self, messages: Sequence[NewMessage]) -> list[Outcome]:
+        give_up_at = time.monotonic() + RETRY_SECONDS
+        maybe_committed = False
+        while True:
+            started = time.monotonic()
+            try:
+                outcomes = self._batch.store(messages, resumed=maybe_committed)
+            except (SQLAlchemyError, OSError) as error:
+                unavailable = engines.is_unavailable(error)
+                maybe_committed = maybe_committed or self._batch.committing
+                self._batch.reset()
+                if not unavailable and not (
+                    isinstance(error, DBAPIError) and engines.is_retryable(error)
+                ):
+                    raise
+                if time.monotonic() >= give_up_at or self._closing:
+                    raise Unavailable(engines.reason(error)) from error
+                self.statistics.retries += 1
+                time.sleep(RETRY_PAUSE_SECONDS)
+            else:
+                self.statistics.commit_seconds += time.monotonic() - started
+                return outcomes
+
+    # --- on the event loop -------------------------------------------------------------------
+
+    def _answer(self, batch: list[_Waiting], outcomes: list[Outcome]) -> None:
+        created = [item for item in outcomes if isinstance(item, Stored) and item.created]
+        if created and self._on_stored is not None:
+            try:
+                self._on_stored(created)
+            except Exception as error:  # noqa: BLE001  the messages are durable: answer the senders
+                log.get("writer").error("on_stored failed", exc_info=error)
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if waiting.future.done():
+                continue
+            if isinstance(outcome, Stored):
+                waiting.future.set_result(outcome)
+            else:
+                waiting.future.set_exception(outcome)
+
+
+_c, _v, _m, _i = schema.conversations, schema.visitors, schema.messages, schema.inboxes
+
+_LOCK_VISITORS = (
+    select(_v.c.id, _v.c.inbox_id)
+    .where(_v.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(_v.c.id)
+    .with_for_update()
+)
+_OPEN_CONVERSATIONS = (
+    select(_c.c.visitor_id, func.max(_c.c.id))
+    .where(_c.c.visitor_id.in_(bindparam("visitor_ids", expanding=True)), _c.c.status != "resolved")
+    .group_by(_c.c.visitor_id)
+)
+_REPEATED_FIRST_MESSAGES = (
+    select(_c.c.visitor_id, _m.c.client_id, _c.c.id)
+    .join(_m, _m.c.conversation_id == _c.c.id)
+    .where(
+        # the second condition says it all, the first one lets MySQL use the index
+        _c.c.visitor_id.in_(bindparam("visitor_ids", expanding=True)),
+        tuple_(_c.c.visitor_id, _m.c.client_id).in_(bindparam("pairs", expanding=True)),
+    )
+)
+_LOCK_CONVERSATIONS = (
+    select(
+        _c.c.id,
+        _c.c.inbox_id,
+        _c.c.visitor_id,
+        _c.c.last_seq_public,
+        _c.c.last_seq_staff,
+    )
+    .where(_c.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(_c.c.id)
+    .with_for_update()
+)
+_VISITOR_NAMES = select(_v.c.id, _v.c.name).where(_v.c.id.in_(bindparam("ids", expanding=True)))
+_REPEATED = select(
+    _m.c.conversation_id,
+    _m.c.client_id,
+    _m.c.stream,
+    _m.c.seq,
+    _m.c.sender_type,
+    _m.c.sender_id,
+    _m.c.kind,
+    _m.c.body,
+    _m.c.created_at,
+).where(tuple_(_m.c.conversation_id, _m.c.client_id).in_(bindparam("pairs", expanding=True)))
+_ADVANCE = (
+    update(_c)
+    .where(_c.c.id.in_(bindparam("ids", expanding=True)))
+    .values(
+        last_seq_public=_c.c.last_seq_public + bindparam("public"),
+        last_seq_staff=_c.c.last_seq_staff + bindparam("staff"),
+        version=_c.c.version + 1,
+        updated_at=bindparam("now"),
+    )
+)
+_MESSAGE_COLUMNS: Final = (
+    "conversation_id",
+    "stream",
+    "seq",
+    "client_id",
+    "sender_type",
+    "sender_id",
+    "kind",
+    "body",
+    "created_at",
+)
+_MARK_COLUMNS: Final = (
+    "conversation_id",
+    "stream",
+    "reader_type",
+    "reader_id",
+    "seq",
+    "updated_at",
+)
+
+
+class _Batch:
+    """Stores one batch in one transaction on a connection that it keeps between batches."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.committing = False
+        self._engine = engine
+        self._connection: Connection | None = None
+        self._insert_messages = ""
+        self._raise_marks = ""
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def reset(self) -> None:
+        """Throw the connection away after an error, so that the next batch opens a new one."""
+        if self._connection is not None:
+            self._connection.invalidate()
+            self._connection.close()
+            self._connection = None
+
+    def store(self, messages: Sequence[NewMessage], *, resumed: bool) -> list[Outcome]:
+        """Store ``messages``; outcomes stand in the same order.
+
+        ``resumed`` says that an earlier try may have been committed without our hearing of it: a
+        repeat then counts as created, so that its event is published.
+        """
+        self.committing = False
+        connection = self._open()
+        with connection.begin():
+            outcomes = self._store_in(connection, messages, resumed)
+            self.committing = True
+        self.committing = False
+        return outcomes
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect().execution_options(sqlite_begin="IMMEDIATE")
+            dialect = self._connection.dialect
+            self._insert_messages = str(
+                insert(_m).compile(dialect=dialect, column_keys=list(_MESSAGE_COLUMNS))
+            )
+            self._raise_marks = str(
+                raise_read_mark(dialect).compile(dialect=dialect, column_keys=list(_MARK_COLUMNS))
+            )
+        return self._connection
+
+    def _store_in(
+        self, connection: Connection, messages: Sequence[NewMessage], resumed: bool
+    ) -> list[Outcome]:
+        now = clock.now()
+        targets, opened = _find_conversations(connection, messages, now)
+        conversations = _lock_conversations(connection, targets)
+        outcomes: list[Outcome | None] = [None] * len(messages)
+        wanted: list[tuple[int, NewMessage, _Conversation]] = []
+        for index, (message, target) in enumerate(zip(messages, targets, strict=True)):
+            conversation = conversations.get(target) if target is not None else None
+            if conversation is None or (
+                message.visitor_id is not None and message.visitor_id != conversation.visitor_id
+            ):
+                outcomes[index] = Rejected("not_found")
+            else:
+                wanted.append((index, message, conversation))
+
+        known = _find_repeats(connection, wanted, conversations, created=resumed)
+        rows: list[Stored] = []
+        marks: dict[tuple[int, int, str, int], int] = {}
+        for index, message, conversation in wanted:
+            key = (conversation.id, message.client_id)
+            earlier = known.get(key)
+            if earlier is None:
+                stored = _append(message, conversation, now, opened=conversation.id in opened)
+                opened.discard(conversation.id)
+                rows.append(stored)
+                known[key] = _as_repeat(stored)
+                if message.sender_id is not None:
+                    reader = (conversation.id, message.stream, message.sender_type)
+                    marks[(*reader, message.sender_id)] = stored.seq
+                outcomes[index] = stored
+            else:
+                outcomes[index] = earlier
+        if rows:
+            self._insert(connection, rows, marks, now)
+            _advance(connection, conversations.values(), now)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _insert(
+        self,
+        connection: Connection,
+        rows: list[Stored],
+        marks: dict[tuple[int, int, str, int], int],
+        now: datetime,
+    ) -> None:
+        # text is what both drivers take for a time without looking at it again
+        moment = now.isoformat(" ", "microseconds")
+        connection.exec_driver_sql(
+            self._insert_messages,
+            [
+                (
+                    row.conversation_id,
+                    row.stream,
+                    row.seq,
+                    row.client_id,
+                    row.sender_type,
+                    row.sender_id,
+                    row.kind,
+                    row.body,
+                    moment,
+                )
+                for row in rows
+            ],
+        )
+        if marks:
+            connection.exec_driver_sql(
+                self._raise_marks, [(*key, marks[key], moment) for key in sorted(marks)]
+            )
+
+
+def _find_conversations(
+    connection: Connection, messages: Sequence[NewMessage], now: datetime
+) -> tuple[list[int | None], set[int]]:
+    """The conversation of each message, and those that were made for it.
+
+    Messages without a conversation are serialized by the lock of their visitor's row, so that two
+    tabs that write their first message at once open one conversation.
+    """
+    homeless = {m.visitor_id for m in messages if m.conversation_id is None and m.visitor_id}
+    if not homeless:
+        return [m.conversation_id for m in messages], set()
+    locked = connection.execute(_LOCK_VISITORS, {"ids": sorted(homeless)})
+    inbox_of: dict[int, int] = dict(locked.tuples().all())
+    ids = list(inbox_of)
+    current: dict[int, int] = dict(
+        connection.execute(_OPEN_CONVERSATIONS, {"visitor_ids": ids}).tuples().all()
+    )
+    pairs = [
+        (m.visitor_id, m.client_id)
+        for m in messages
+        if m.conversation_id is None and m.visitor_id in inbox_of
+    ]
+    repeated = {
+        (visitor_id, client_id): conversation_id
+        for visitor_id, client_id, conversation_id in connection.execute(
+            _REPEATED_FIRST_MESSAGES, {"visitor_ids": ids, "pairs": pairs}
+        )
+    }
+    targets: list[int | None] = []
+    opened: set[int] = set()
+    for message in messages:
+        visitor_id = message.visitor_id
+        if message.conversation_id is not None:
+            targets.append(message.conversation_id)
+        elif visitor_id is None or visitor_id not in inbox_of:
+            targets.append(None)
+        elif (visitor_id, message.client_id) in repeated:
+            targets.append(repeated[visitor_id, message.client_id])
+        else:
+            if visitor_id not in current:
+                current[visitor_id] = _open_conversation(
+                    connection, inbox_of[visitor_id], visitor_id, now
+                )
+                opened.add(current[visitor_id])
+            targets.append(current[visitor_id])
+    return targets, opened
+
+
+def _open_conversation(
+    connection: Connection, inbox_id: int, visitor_id: int, now: datetime
+) -> int:
+    result = connection.execute(
+        insert(_c).values(
+            inbox_id=inbox_id,
+            visitor_id=visitor_id,
+            status="open",
+            assignee_id=None,
+            last_seq_public=0,
+            last_seq_staff=0,
+            version=0,
+            created_at=now,
+            updated_at=now,
+        )
+    )
+    key = result.inserted_primary_key
+    assert key is not None  # noqa: S101  every dialect used here gives the new id
+    return int(key[0])
+
+
+def _lock_conversations(
+    connection: Connection, targets: Sequence[int | None]
+) -> dict[int, _Conversation]:
+    ids = sorted({target for target in targets if target is not None})
+    rows = connection.execute(_LOCK_CONVERSATIONS, {"ids": ids}).all()
+    # a separate statement: joined, the visitor's row would be locked as well, after a conversation
+    names: dict[int, str] = dict(
+        connection.execute(_VISITOR_NAMES, {"ids": sorted({row.visitor_id for row in rows})})
+        .tuples()
+        .all()
+    )
+    return {
+        row.id: _Conversation(
+            row.id,
+            row.inbox_id,
+            row.visitor_id,
+            names[row.visitor_id],
+            [row.last_seq_public, row.last_seq_staff],
+        )
+        for row in rows
+    }
+
+
+def _find_repeats(
+    connection: Connection,
+    wanted: Sequence[tuple[int, NewMessage, _Conversation]],
+    conversations: dict[int, _Conversation],
+    *,
+    created: bool,
+) -> dict[tuple[int, str], Stored]:
+    pairs = [(conversation.id, message.client_id) for _, message, conversation in wanted]
+    repeats = {}
+    for row in connection.execute(_REPEATED, {"pairs": pairs}):
+        conversation = conversations[row.conversation_id]
+        fields: dict[str, Any] = dict(row._mapping)
+        repeats[row.conversation_id, row.client_id] = Stored(
+            **fields,
+            inbox_id=conversation.inbox_id,
+            visitor_id=conversation.visitor_id,
+            visitor_name=conversation.visitor_name,
+            created=created,
+        )
+    return repeats
+
+
+def _append(
+    message: NewMessage, conversation: _Conversation, now: datetime, *, opened: bool
+) -> Stored:
+    """Give ``message`` the next seq of its stream."""
+    stream = message.stream
+    conversation.added[stream] += 1
+    return Stored(
+        conversation_id=conversation.id,
+        inbox_id=conversation.inbox_id,
+        visitor_id=conversation.visitor_id,
+        visitor_name=conversation.visitor_name,
+        stream=stream,
+        seq=conversation.last_seq[stream] + conversation.added[stream],
+        client_id=message.client_id,
+        sender_type=message.sender_type,
+        sender_id=message.sender_id,
+        kind=message.kind,
+        body=message.body,
+        created_at=now,
+        created=True,
+        opened=opened,
+    )
+
+
+def _as_repeat(stored: Stored) -> Stored:
+    fields = {name: getattr(stored, name) for name in Stored.__slots__}
+    return Stored(**{**fields, "created": False, "opened": False})
+
+
+def _advance(connection: Connection, conversations: Any, now: datetime) -> None:
+    """Move the last seqs; conversations that grew alike share one statement."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for conversation in conversations:
+        public, staff = conversation.added
+        if public or staff:
+            alike.setdefault((public, staff), []).append(conversation.id)
+    for (public, staff), ids in alike.items():
+        connection.execute(_ADVANCE, {"ids": ids, "public": public, "staff": staff, "now": now})

@@ -1,0 +1,1 @@
+"""The gateway: the Pusher Channels protocol over WebSocket, fed by Redis pub/sub."""

@@ -1,0 +1,234 @@
+"""Which sockets of this node are in which channel, and the fan-out to them.
+
+A channel is known by its *topic*, the name of its Redis channel in bytes: what Redis sends is
+looked up as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from app.gateway.frames import text_frame
+
+# Above so many deliveries in one go, the next ones are collected for FLUSH_INTERVAL_SECONDS
+# and leave together; below, everything leaves at once.
+BUSY_DELIVERIES: Final = 500
+FLUSH_INTERVAL_SECONDS: Final = 0.005
+MAX_COLLECTED_BYTES: Final = 256 * 1024
+
+
+def topic_of(application_id: str, channel: str) -> bytes:
+    """The Redis channel of a Channels channel."""
+    return topic_prefix(application_id) + channel.encode()
+
+
+def topic_prefix(application_id: str) -> bytes:
+    """What the topics of an application begin with."""
+    return f"deskline:ch:{application_id}:".encode()
+
+
+class Writer(Protocol):
+    """The part of a transport that the fan-out uses."""
+
+    def write(self, data: bytes) -> None:
+        """Send or buffer."""
+
+
+class Member(Protocol):
+    """A socket, as its channels see it."""
+
+    outgoing: list[bytes] | None
+    writer: Writer
+
+    @property
+    def socket_id(self) -> str:
+        """The Pusher socket id."""
+
+    def subscribed(self, channel: str) -> None:
+        """The events of ``channel`` flow from now on."""
+
+
+class Source(Protocol):
+    """Where events come from: the Redis subscription."""
+
+    def subscribe(self, topic: bytes) -> None:
+        """Ask for the events of ``topic``; :meth:`Channels.confirm` follows when they flow."""
+
+    def unsubscribe(self, topic: bytes) -> None:
+        """Give up the events of ``topic``."""
+
+
+class Channel:
+    """The members of one channel. ``waiting`` are those not told yet that they are subscribed;
+    it is None when the events flow."""
+
+    __slots__ = ("members", "name", "waiting")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.members: set[Member] = set()
+        self.waiting: list[Member] | None = []
+
+
+class Channels:
+    """The channels that have members on this node; nobody else is subscribed in Redis."""
+
+    def __init__(self, application_id: str, source: Source) -> None:
+        self._prefix = topic_prefix(application_id)
+        self._source = source
+        self._channels: dict[bytes, Channel] = {}
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def get(self, topic: bytes) -> Channel | None:
+        """The channel of a topic, or None when nobody here is in it."""
+        return self._channels.get(topic)
+
+    def topics(self) -> list[bytes]:
+        """The topics of all channels."""
+        return list(self._channels)
+
+    def join(self, name: str, member: Member) -> None:
+        """Put ``member`` in; its ``subscribed`` is called when the events flow, perhaps now."""
+        topic = self._prefix + name.encode()
+        channel = self._channels.get(topic)
+        if channel is None:
+            channel = self._channels[topic] = Channel(name)
+            self._source.subscribe(topic)
+        channel.members.add(member)
+        if channel.waiting is None:
+            member.subscribed(name)
+        else:
+            channel.waiting.append(member)
+
+    def leave(self, name: str, member: Member) -> None:
+        """Take ``member`` out; the last one takes the channel with it."""
+        topic = self._prefix + name.encode()
+        channel = self._channels.get(topic)
+        if channel is None:
+            return
+        channel.members.discard(member)
+        if channel.waiting is not None and member in channel.waiting:
+            channel.waiting.remove(member)
+        if not channel.members:
+            del self._channels[topic]
+            self._source.unsubscribe(topic)
+
+    def confirm(self, topic: bytes) -> None:
+        """Redis sends the events of ``topic`` from now on: tell those who wait for that."""
+        channel = self._channels.get(topic)
+        if channel is None or channel.waiting is None:
+            return
+        waiting, channel.waiting = channel.waiting, None
+        for member in waiting:
+            member.subscribed(channel.name)
+
+    def interrupt(self) -> None:
+        """The events have stopped flowing: who joins from now on waits for :meth:`confirm`."""
+        for channel in self._channels.values():
+            if channel.waiting is None:
+                channel.waiting = []
+
+
+class Fanout:
+    """Sends events to the members of their channels: framed once, one write per socket per batch.
+
+    A batch is what one read from Redis brought. When a batch made many deliveries, the next
+    ones are collected for a few milliseconds, because then a write per socket is what costs.
+    """
+
+    def __init__(self, channels: Channels, loop: asyncio.AbstractEventLoop) -> None:
+        self._channels = channels
+        self._loop = loop
+        self._collected: list[tuple[bytes, bytes]] = []
+        self._collected_bytes = 0
+        self._busy_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.events = 0
+        self.deliveries = 0
+        self.malformed = 0
+
+    def receive(self, batch: list[tuple[bytes, bytes]]) -> None:
+        """Take (topic, ``socket_id or nothing`` LF ``message``) pairs, in their order."""
+        if self._timer is None and self._loop.time() >= self._busy_until:
+            self._deliver(batch)
+            return
+        self._collected += batch
+        self._collected_bytes += sum(len(payload) for _, payload in batch)
+        if self._collected_bytes >= MAX_COLLECTED_BYTES:
+            self._flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_at(self._busy_until, self._flush)
+
+    def stop(self) -> None:
+        """Send what is collected and forget the timer."""
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch, self._collected, self._collected_bytes = self._collected, [], 0
+        if batch:
+            self._deliver(batch)
+
+    def _deliver(self, batch: list[tuple[bytes, bytes]]) -> None:
+        started = self._loop.time()
+        runs = self._runs(batch)
+        before = self.deliveries
+        if len(runs) == 1:
+            channel, excluded, data, count = runs[0]
+            for member in channel.members:
+                if excluded and member.socket_id == excluded:
+                    continue
+                member.writer.write(data)
+                self.deliveries += count
+        elif runs:
+            self._deliver_runs(runs)
+        if self.deliveries - before >= BUSY_DELIVERIES:
+            self._busy_until = started + FLUSH_INTERVAL_SECONDS
+
+    def _runs(self, batch: Iterable[tuple[bytes, bytes]]) -> list[tuple[Channel, str, bytes, int]]:
+        """Frames of neighbours with the same readers put together; the order stays."""
+        runs: list[tuple[Channel, str, bytes, int]] = []
+        parts: list[bytes] = []
+        last: tuple[bytes, bytes] | None = None
+        current: Channel | None = None
+        for topic, payload in batch:
+            excluded, newline, message = payload.partition(b"\n")
+            if not newline:
+                self.malformed += 1
+                continue
+            self.events += 1
+            if last != (topic, excluded):
+                if current is not None and last is not None:
+                    runs.append((current, last[1].decode("latin-1"), b"".join(parts), len(parts)))
+                parts = []
+                last = (topic, excluded)
+                current = self._channels.get(topic)
+            if current is not None:
+                parts.append(text_frame(message))
+        if current is not None and last is not None:
+            runs.append((current, last[1].decode("latin-1"), b"".join(parts), len(parts)))
+        return runs
+
+    def _deliver_runs(self, runs: list[tuple[Channel, str, bytes, int]]) -> None:
+        touched: list[Member] = []
+        for channel, excluded, data, count in runs:
+            for member in channel.members:
+                if excluded and member.socket_id == excluded:
+                    continue
+                self.deliveries += count
+                outgoing = member.outgoing
+                if outgoing is None:
+                    member.outgoing = [data]
+                    touched.append(member)
+                else:
+                    outgoing.append(data)
+        for member in touched:
+            outgoing, member.outgoing = member.outgoing, None
+            if outgoing is not None:
+                member.writer.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
