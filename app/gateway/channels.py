@@ -7,7 +7,7 @@ looked up as it is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, Protocol
 
 from app.gateway.frames import text_frame
@@ -40,7 +40,10 @@ class Member(Protocol):
     """A socket, as its channels see it."""
 
     outgoing: list[bytes] | None
-    writer: Writer
+
+    @property
+    def writer(self) -> Writer:
+        """Its transport."""
 
     @property
     def socket_id(self) -> str:
@@ -181,11 +184,10 @@ class Fanout:
         before = self.deliveries
         if len(runs) == 1:
             channel, excluded, data, count = runs[0]
-            for member in channel.members:
-                if excluded and member.socket_id == excluded:
-                    continue
+            readers = _readers(channel, excluded)
+            for member in readers:
                 member.writer.write(data)
-                self.deliveries += count
+            self.deliveries += count * len(readers)
         elif runs:
             self._deliver_runs(runs)
         if self.deliveries - before >= BUSY_DELIVERIES:
@@ -218,10 +220,9 @@ class Fanout:
     def _deliver_runs(self, runs: list[tuple[Channel, str, bytes, int]]) -> None:
         touched: list[Member] = []
         for channel, excluded, data, count in runs:
-            for member in channel.members:
-                if excluded and member.socket_id == excluded:
-                    continue
-                self.deliveries += count
+            readers = _readers(channel, excluded)
+            self.deliveries += count * len(readers)
+            for member in readers:
                 outgoing = member.outgoing
                 if outgoing is None:
                     member.outgoing = [data]
@@ -232,3 +233,10 @@ class Fanout:
             outgoing, member.outgoing = member.outgoing, None
             if outgoing is not None:
                 member.writer.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
+
+
+def _readers(channel: Channel, excluded: str) -> Collection[Member]:
+    """The members but the one whose socket id is ``excluded`` (empty: nobody)."""
+    if not excluded:
+        return channel.members
+    return [member for member in channel.members if member.socket_id != excluded]

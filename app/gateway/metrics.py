@@ -1,0 +1,52 @@
+"""What Prometheus reads of a node. The node counts in plain integers; nothing here is hot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from app.gateway.node import Node
+
+PREFIX: Final = "deskline_gateway_"
+
+
+class NodeCollector(Collector):
+    """Reads a node's counters when Prometheus asks."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, all named ``deskline_gateway_…``."""
+        node = self._node
+        for name, meaning, value in (
+            ("connections", "Open sockets, handshakes included.", len(node.connections)),
+            ("channels", "Channels with at least one socket of this node.", len(node.channels)),
+            ("redis_up", "1 while the Redis subscription is connected.", int(node.reader.is_up)),
+            ("draining", "1 while the node asks its sockets to leave.", int(node.draining)),
+            ("capacity", "Sockets that this node takes.", node.capacity),
+        ):
+            yield GaugeMetricFamily(PREFIX + name, meaning, value)
+        for name, meaning, value in (
+            ("established", "Pusher connections established.", node.established_count),
+            ("closed", "Sockets that ended.", node.closed_count),
+            ("messages_received", "Text messages from clients.", node.messages),
+            ("events", "Events from Redis.", node.fanout.events),
+            ("deliveries", "Events given to sockets.", node.fanout.deliveries),
+            ("malformed_events", "Events without the separator line.", node.fanout.malformed),
+            ("slow_readers", "Sockets cut off for reading too slowly.", node.slow_readers),
+            ("redis_reconnects", "Times Redis was reached again.", node.reader.reconnects),
+            ("resyncs", "deskline:resync messages sent.", node.resyncs),
+        ):
+            yield CounterMetricFamily(PREFIX + name, meaning, value)
+        refusals = CounterMetricFamily(
+            PREFIX + "refusals", "Connections refused or failed, by code.", labels=["code"]
+        )
+        for code, count in sorted(node.refusals.items()):
+            refusals.add_metric([str(code)], count)
+        yield refusals
