@@ -182,11 +182,7 @@ def lint(stage: Stage) -> None:
 
 def pytest(stage: Stage, *arguments: str, env: dict[str, str] | None = None) -> None:
     """Run pytest; a run that selected no test is a failure (exit code 5)."""
-    stage.step(
-        *(BIN / "python", "-m", "pytest", *arguments),
-        env=env,
-        timeout_seconds=1500,
-    )
+    stage.step(BIN / "python", "-m", "pytest", *arguments, env=env, timeout_seconds=1500)
 
 
 def unit(stage: Stage) -> None:
