@@ -36,7 +36,11 @@ RETRY_PAUSE_SECONDS: Final = 0.1
 
 
 class Rejected(Exception):
-    """A message that cannot be stored; ``reason`` is ``not_found`` or ``bad_row``."""
+    """A message that cannot be stored.
+
+    ``reason`` is ``not_found`` (no such conversation, or it is somebody else's),
+    ``client_id_taken`` (another sender used it here) or ``bad_row`` (the database refused it).
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -64,6 +68,9 @@ class NewMessage:
     body: str
     conversation_id: int | None = None
     visitor_id: int | None = None
+    # of an agent; a visitor's name is read together with the conversation
+    sender_name: str = ""
+    sender_avatar_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +84,13 @@ class Stored:
     conversation_id: int
     inbox_id: int
     visitor_id: int
-    visitor_name: str
     stream: int
     seq: int
     client_id: str
     sender_type: str
     sender_id: int | None
+    sender_name: str
+    sender_avatar_url: str | None
     kind: str
     body: str
     created_at: datetime
@@ -430,6 +438,12 @@ class _Batch:
                     reader = (conversation.id, message.stream, message.sender_type)
                     marks[(*reader, message.sender_id)] = stored.seq
                 outcomes[index] = stored
+            elif (earlier.sender_type, earlier.sender_id, earlier.stream) != (
+                message.sender_type,
+                message.sender_id,
+                message.stream,
+            ):
+                outcomes[index] = Rejected("client_id_taken")
             else:
                 outcomes[index] = earlier
         if rows:
@@ -569,18 +583,29 @@ def _find_repeats(
     created: bool,
 ) -> dict[tuple[int, str], Stored]:
     pairs = [(conversation.id, message.client_id) for _, message, conversation in wanted]
+    senders = {(conversation.id, m.client_id): m for _, m, conversation in wanted}
     repeats = {}
     for row in connection.execute(_REPEATED, {"pairs": pairs}):
+        key = (row.conversation_id, row.client_id)
         conversation = conversations[row.conversation_id]
         fields: dict[str, Any] = dict(row._mapping)
-        repeats[row.conversation_id, row.client_id] = Stored(
+        repeats[key] = Stored(
             **fields,
+            **_sender(senders[key], conversation),
             inbox_id=conversation.inbox_id,
             visitor_id=conversation.visitor_id,
-            visitor_name=conversation.visitor_name,
             created=created,
         )
     return repeats
+
+
+def _sender(message: NewMessage, conversation: _Conversation) -> dict[str, Any]:
+    if message.sender_type == "visitor":
+        return {"sender_name": conversation.visitor_name, "sender_avatar_url": None}
+    return {
+        "sender_name": message.sender_name,
+        "sender_avatar_url": message.sender_avatar_url,
+    }
 
 
 def _append(
@@ -593,12 +618,12 @@ def _append(
         conversation_id=conversation.id,
         inbox_id=conversation.inbox_id,
         visitor_id=conversation.visitor_id,
-        visitor_name=conversation.visitor_name,
         stream=stream,
         seq=conversation.last_seq[stream] + conversation.added[stream],
         client_id=message.client_id,
         sender_type=message.sender_type,
         sender_id=message.sender_id,
+        **_sender(message, conversation),
         kind=message.kind,
         body=message.body,
         created_at=now,

@@ -6,11 +6,13 @@ steps behind. These steps look before they work, so that the next run goes on fr
 
 from __future__ import annotations
 
+from typing import Any
+
 from alembic import op
 from sqlalchemy import inspect
 from sqlalchemy.schema import SchemaItem
 
-MYSQL_TABLE = {
+MYSQL_TABLE: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_0900_ai_ci",

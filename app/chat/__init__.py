@@ -1,0 +1,1 @@
+"""The domain: accounts, inboxes, visitors, conversations, messages. Knows no HTTP."""

@@ -1,0 +1,186 @@
+"""Messages: the form on the wire, history, sending."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Select, and_, bindparam, select
+
+from app import clock
+from app.chat.errors import Busy, ClientIdTaken, MessageRefused, NotFound
+from app.db import schema
+from app.db.engines import Unavailable
+from app.db.hot import HotStatement, as_moment
+from app.db.routing import HistoryRouting, Target
+from app.db.writer import NewMessage, QueueFull, Rejected, Stored, Writer
+
+BODY_MAX_CHARACTERS: Final = 10_000
+PAGE_MAX_MESSAGES: Final = 200
+
+_m, _u, _v, _c = schema.messages, schema.users, schema.visitors, schema.conversations
+
+
+def wire(
+    *,
+    conversation_id: int,
+    stream: int,
+    seq: int,
+    client_id: str,
+    sender_type: str,
+    sender_id: int | None,
+    sender_name: str | None,
+    sender_avatar_url: str | None,
+    kind: str,
+    body: str,
+    created_at: datetime,
+    edited_at: datetime | None = None,
+    deleted_at: datetime | None = None,
+) -> dict[str, Any]:
+    """The Message of the API (ARCHITECTURE §4)."""
+    sender = None
+    if sender_id is not None:
+        sender = {"id": sender_id, "name": sender_name, "avatar_url": sender_avatar_url}
+    return {
+        "conversation_id": conversation_id,
+        "stream": schema.STREAM_NAMES[stream],
+        "seq": seq,
+        "client_id": client_id,
+        "sender_type": sender_type,
+        "sender": sender,
+        "kind": kind,
+        "body": body,
+        "attachments": [],
+        "created_at": clock.wire(created_at),
+        "edited_at": clock.wire(edited_at) if edited_at else None,
+        "deleted_at": clock.wire(deleted_at) if deleted_at else None,
+    }
+
+
+def stored_wire(stored: Stored) -> dict[str, Any]:
+    """The Message of what the writer stored."""
+    return wire(
+        conversation_id=stored.conversation_id,
+        stream=stored.stream,
+        seq=stored.seq,
+        client_id=stored.client_id,
+        sender_type=stored.sender_type,
+        sender_id=stored.sender_id,
+        sender_name=stored.sender_name,
+        sender_avatar_url=stored.sender_avatar_url,
+        kind=stored.kind,
+        body=stored.body,
+        created_at=stored.created_at,
+    )
+
+
+async def send(writer: Writer, message: NewMessage) -> Stored:
+    """Store a message; returns when it is durable.
+
+    Raises :class:`NotFound`, :class:`ClientIdTaken`, :class:`MessageRefused` or :class:`Busy`.
+    """
+    try:
+        return await writer.store(message)
+    except QueueFull:
+        raise Busy from None
+    except Unavailable as error:
+        raise Busy from error
+    except Rejected as error:
+        match error.reason:
+            case "not_found":
+                raise NotFound from None
+            case "client_id_taken":
+                raise ClientIdTaken from None
+            case _:
+                raise MessageRefused from None
+
+
+def _history() -> Select[Any]:
+    author = and_(_m.c.sender_type == "agent", _u.c.id == _m.c.sender_id)
+    visitor = and_(_m.c.sender_type == "visitor", _v.c.id == _m.c.sender_id)
+    return (
+        select(
+            _m.c.seq,
+            _m.c.client_id,
+            _m.c.sender_type,
+            _m.c.sender_id,
+            _m.c.kind,
+            _m.c.body,
+            _m.c.created_at,
+            _m.c.edited_at,
+            _m.c.deleted_at,
+            _u.c.name.label("agent_name"),
+            _u.c.avatar_url,
+            _v.c.name.label("visitor_name"),
+        )
+        .outerjoin(_u, author)
+        .outerjoin(_v, visitor)
+        .where(
+            _m.c.conversation_id == bindparam("conversation_id"),
+            _m.c.stream == bindparam("stream"),
+            _m.c.seq > bindparam("after"),
+            _m.c.seq < bindparam("before"),
+        )
+        .limit(bindparam("limit"))
+    )
+
+
+_OLDEST_FIRST: Final = HotStatement(_history().order_by(_m.c.seq))
+_NEWEST_FIRST: Final = HotStatement(_history().order_by(_m.c.seq.desc()))
+_SEQ_MAX: Final = 2**31 - 1
+
+
+def history(
+    routing: HistoryRouting,
+    *,
+    conversation_id: int,
+    stream: int,
+    after_seq: int | None,
+    before_seq: int | None,
+    known_seq: int,
+    limit: int,
+) -> tuple[list[dict[str, Any]], bool, Target]:
+    """A page of one stream in ascending seq, whether there is more, and where it was read.
+
+    With ``after_seq`` the page starts there, else it holds the last ``limit`` messages before
+    ``before_seq``. ``known_seq`` is the highest seq that the reader knows. Blocking.
+    """
+    forward = after_seq is not None
+    statement = _OLDEST_FIRST if forward else _NEWEST_FIRST
+    parameters = {
+        "conversation_id": conversation_id,
+        "stream": stream,
+        "after": after_seq if after_seq is not None else 0,
+        "before": before_seq if before_seq is not None else _SEQ_MAX,
+        "limit": limit + 1,
+    }
+    rows, target = routing.read(
+        conversation_id,
+        stream,
+        max(known_seq, after_seq or 0, (before_seq or 1) - 1),
+        lambda connection: statement.rows(connection, parameters),
+    )
+    page = list(rows[:limit])
+    if not forward:
+        page.reverse()
+    return [_row_wire(conversation_id, stream, row) for row in page], len(rows) > limit, target
+
+
+def _row_wire(conversation_id: int, stream: int, row: Any) -> dict[str, Any]:
+    seq, client_id, sender_type, sender_id, kind, body, created, edited, deleted = row[:9]
+    agent_name, avatar_url, visitor_name = row[9:]
+    return wire(
+        conversation_id=conversation_id,
+        stream=stream,
+        seq=seq,
+        client_id=client_id,
+        sender_type=sender_type,
+        sender_id=sender_id,
+        sender_name=visitor_name if sender_type == "visitor" else agent_name,
+        sender_avatar_url=avatar_url,
+        kind=kind,
+        body=body,
+        created_at=as_moment(created) or clock.now(),
+        edited_at=as_moment(edited),
+        deleted_at=as_moment(deleted),
+    )
