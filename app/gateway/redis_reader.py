@@ -46,7 +46,7 @@ class Address:
     tls: bool
 
     def __repr__(self) -> str:
-        return f"Address({self.host}:{self.port})"
+        return f"{self.host}:{self.port}"
 
     @classmethod
     def parse(cls, url: str) -> Address:

@@ -159,6 +159,9 @@ def test_the_reader_agrees_with_the_library(data: bytes) -> None:
     elif theirs[1] == CLOSE_IN_A_MESSAGE:
         assert ours[0][:-1] == theirs[0]
         assert ours[0][-1][0] == frames.OP_CLOSE
+    elif {ours[1], theirs[1]} == {1002, 1009}:
+        # A frame that is both wrong and too long: either code is right.
+        assert ours[0] == theirs[0]
     else:
         assert ours == theirs
 
