@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from app import clock
 from app.chat import messages
@@ -71,7 +81,7 @@ def _mark(alias: Any, stream: int, reader_type: str, reader_id: Any) -> Any:
 
 def _staff_select() -> Select[Any]:
     """Everything that the staff's Conversation shows; ``me`` is the reading agent (0: nobody)."""
-    me = bindparam("me")
+    me: BindParameter[int] = bindparam("me")
     return (
         select(
             _c,

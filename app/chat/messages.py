@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Select, and_, bindparam, select
+from sqlalchemy import Connection, Select, and_, bindparam, select
 
 from app import clock
 from app.chat.errors import Busy, ClientIdTaken, MessageRefused, NotFound
@@ -127,6 +128,7 @@ def _history() -> Select[Any]:
 
 _OLDEST_FIRST: Final = HotStatement(_history().order_by(_m.c.seq))
 _NEWEST_FIRST: Final = HotStatement(_history().order_by(_m.c.seq.desc()))
+_OWNER: Final = HotStatement(select(_c.c.visitor_id).where(_c.c.id == bindparam("conversation_id")))
 _SEQ_MAX: Final = 2**31 - 1
 
 
@@ -139,11 +141,13 @@ def history(
     before_seq: int | None,
     known_seq: int,
     limit: int,
+    visitor_id: int | None = None,
 ) -> tuple[list[dict[str, Any]], bool, Target]:
     """A page of one stream in ascending seq, whether there is more, and where it was read.
 
     With ``after_seq`` the page starts there, else it holds the last ``limit`` messages before
-    ``before_seq``. ``known_seq`` is the highest seq that the reader knows. Blocking.
+    ``before_seq``. ``known_seq`` is the highest seq that the reader knows. With ``visitor_id`` the
+    conversation must be that visitor's. Raises :class:`NotFound`. Blocking.
     """
     forward = after_seq is not None
     statement = _OLDEST_FIRST if forward else _NEWEST_FIRST
@@ -154,11 +158,18 @@ def history(
         "before": before_seq if before_seq is not None else _SEQ_MAX,
         "limit": limit + 1,
     }
+
+    def read(connection: Connection) -> Sequence[Any]:
+        owner = _OWNER.rows(connection, {"conversation_id": conversation_id})
+        if not owner or (visitor_id is not None and owner[0][0] != visitor_id):
+            raise NotFound
+        return statement.rows(connection, parameters)
+
     rows, target = routing.read(
         conversation_id,
         stream,
         max(known_seq, after_seq or 0, (before_seq or 1) - 1),
-        lambda connection: statement.rows(connection, parameters),
+        read,
     )
     page = list(rows[:limit])
     if not forward:

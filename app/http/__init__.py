@@ -1,0 +1,1 @@
+"""The HTTP API: Sanic blueprints, one per audience, over app.chat."""

@@ -1,0 +1,98 @@
+"""What the handlers of a web process share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from app.bus import connection
+from app.bus.events import Event
+from app.bus.limits import AttemptLimit
+from app.bus.publisher import Publisher
+from app.chat.announce import Announcer
+from app.chat.visitors import VisitorTokens
+from app.config import Settings
+from app.db import outbox
+from app.db.engines import Database
+from app.db.routing import HistoryRouting
+from app.db.writer import Writer
+
+LOGIN_WINDOW_SECONDS = 15 * 60
+LOGIN_ATTEMPTS_PER_ACCOUNT_AND_ADDRESS = 10
+LOGIN_ATTEMPTS_PER_ADDRESS = 100
+
+
+@dataclass(slots=True)
+class Context:
+    """Made when the server starts, on its event loop; closed when it stops."""
+
+    settings: Settings
+    database: Database
+    routing: HistoryRouting
+    redis: Redis
+    publisher: Publisher
+    announcer: Announcer
+    writer: Writer
+    visitor_tokens: VisitorTokens
+    login_per_account: AttemptLimit
+    login_per_address: AttemptLimit
+    draining: bool = False
+    in_flight: int = 0
+
+    def realtime(self) -> dict[str, Any]:
+        """The options for pusher-js."""
+        settings = self.settings
+        return {
+            "key": settings.pusher_key,
+            "wsHost": settings.ws_host,
+            "wsPort": settings.ws_port,
+            "wssPort": settings.ws_port,
+            "forceTLS": settings.ws_force_tls,
+            "authEndpoint": "/broadcasting/auth",
+        }
+
+    async def close(self) -> None:
+        """Store, announce and publish what waits; then close the connections."""
+        await self.writer.close()
+        await self.announcer.close()
+        await self.publisher.close()
+        await self.redis.aclose()
+        self.database.close()
+
+
+def make(settings: Settings) -> Context:
+    """Build the parts. To be called on the running event loop."""
+    database = Database(settings)
+    redis = connection.connect(settings.redis_url)
+
+    async def keep(batch: Sequence[Event]) -> None:
+        rows = [(event.channel, event.message) for event in batch]
+        await database.run(outbox.keep, database, rows)
+
+    publisher = Publisher(redis, settings.pusher_app_id, keep)
+    announcer = Announcer(database, publisher)
+    return Context(
+        settings=settings,
+        database=database,
+        routing=HistoryRouting(database),
+        redis=redis,
+        publisher=publisher,
+        announcer=announcer,
+        writer=Writer(database.primary, on_stored=announcer.messages_stored),
+        visitor_tokens=VisitorTokens(settings.secret_key),
+        login_per_account=AttemptLimit(
+            redis,
+            "login-account",
+            attempts=LOGIN_ATTEMPTS_PER_ACCOUNT_AND_ADDRESS,
+            window_seconds=LOGIN_WINDOW_SECONDS,
+        ),
+        login_per_address=AttemptLimit(
+            redis,
+            "login-address",
+            attempts=LOGIN_ATTEMPTS_PER_ADDRESS,
+            window_seconds=LOGIN_WINDOW_SECONDS,
+        ),
+    )

@@ -1,0 +1,248 @@
+"""Endpoints: one description of each call, from which both its route and its documentation come.
+
+An endpoint says who may call it, which model its query and body have, and what it answers. The
+wrapper made of it authenticates, checks CSRF, validates, and only then calls the handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import orjson
+from pydantic import BaseModel
+from sanic import Blueprint, Request
+from sanic.response import HTTPResponse, raw
+
+from app.chat import accounts
+from app.chat.accounts import Agent, Session
+from app.chat.errors import NotFound
+from app.chat.visitors import VisitorIdentity
+from app.http import problems
+from app.http.context import Context
+
+SESSION_COOKIE: Final = "deskline_session"
+CSRF_HEADER: Final = "X-CSRF-Token"
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_ID_MAX: Final = 2**63 - 1
+
+Audience = Literal["anyone", "staff", "visitor", "staff or visitor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an endpoint, checked. ``query`` and ``body`` are of the endpoint's models."""
+
+    request: Request
+    context: Context
+    session: Session | None
+    visitor: VisitorIdentity | None
+    ids: Mapping[str, int]
+    query: Any
+    body: Any
+
+    @property
+    def agent(self) -> Agent:
+        """The calling agent, of an endpoint for staff."""
+        assert self.session is not None  # noqa: S101  the wrapper has authenticated
+        return self.session.agent
+
+    @property
+    def who(self) -> VisitorIdentity:
+        """The calling visitor, of an endpoint for visitors."""
+        assert self.visitor is not None  # noqa: S101  the wrapper has authenticated
+        return self.visitor
+
+
+Handler = Callable[[Call], Coroutine[Any, Any, HTTPResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The description of one call; ``path`` is written as in OpenAPI, with ``{name}`` for ids."""
+
+    method: str
+    path: str
+    tag: str
+    summary: str
+    audience: Audience
+    handler: Handler
+    answers: Mapping[int, type[BaseModel] | None]
+    problems: tuple[str, ...]
+    query: type[BaseModel] | None
+    body: type[BaseModel] | None
+    form: bool
+    headers: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The operationId."""
+        return self.handler.__name__
+
+
+@dataclass(slots=True)
+class Endpoints:
+    """The endpoints of one audience."""
+
+    tag: str
+    all: list[Endpoint] = field(default_factory=list)
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        summary: str,
+        *,
+        audience: Audience,
+        answers: Mapping[int, type[BaseModel] | None],
+        problems: tuple[str, ...] = (),
+        query: type[BaseModel] | None = None,
+        body: type[BaseModel] | None = None,
+        form: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Callable[[Handler], Handler]:
+        """Decorate a handler: ``answers`` maps each status to its model (None: no content)."""
+
+        def register(handler: Handler) -> Handler:
+            self.all.append(
+                Endpoint(
+                    method,
+                    path,
+                    self.tag,
+                    summary,
+                    audience,
+                    handler,
+                    answers,
+                    problems,
+                    query,
+                    body,
+                    form,
+                    headers or {},
+                )
+            )
+            return handler
+
+        return register
+
+    def blueprint(self) -> Blueprint:
+        """The Sanic blueprint with a route for each endpoint."""
+        blueprint = Blueprint(self.tag)
+        for endpoint in self.all:
+            path = endpoint.path.replace("{", "<").replace("}", ":str>")
+            blueprint.add_route(
+                _wrapped(endpoint), path, methods=[endpoint.method], name=endpoint.name
+            )
+        return blueprint
+
+
+def json(
+    document: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> HTTPResponse:
+    """A JSON answer that nobody may store."""
+    return raw(
+        orjson.dumps(document),
+        status=status,
+        headers={"Cache-Control": "no-store", **(headers or {})},
+        content_type="application/json",
+    )
+
+
+def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPResponse]]:
+    async def handle(request: Request, **parameters: str) -> HTTPResponse:
+        context: Context = request.app.ctx.deskline
+        context.in_flight += 1
+        try:
+            return await carry_out(context, request, parameters)
+        finally:
+            context.in_flight -= 1
+
+    async def carry_out(
+        context: Context, request: Request, parameters: Mapping[str, str]
+    ) -> HTTPResponse:
+        session, visitor = await _authenticate(endpoint.audience, request, context)
+        if session is not None:
+            request.ctx.user = f"agent:{session.agent.id}"
+            if endpoint.method not in _SAFE_METHODS:
+                _check_csrf(request, context, session)
+        elif visitor is not None:
+            request.ctx.user = f"visitor:{visitor.id}"
+        call = Call(
+            request,
+            context,
+            session,
+            visitor,
+            {name: _id(value) for name, value in parameters.items()},
+            _query(endpoint, request),
+            _body(endpoint, request),
+        )
+        return await endpoint.handler(call)
+
+    return handle
+
+
+async def _authenticate(
+    audience: Audience, request: Request, context: Context
+) -> tuple[Session | None, VisitorIdentity | None]:
+    if audience == "anyone":
+        return None, None
+    bearer = _bearer(request)
+    if audience == "visitor" or (audience == "staff or visitor" and bearer):
+        visitor = context.visitor_tokens.read(bearer) if bearer else None
+        if visitor is None:
+            raise _refused(audience)
+        return None, visitor
+    token = request.cookies.get(SESSION_COOKIE)
+    session = None
+    if token:
+        session = await context.database.run(accounts.find_session, context.database, token)
+    if session is None:
+        raise _refused(audience)
+    return session, None
+
+
+def _refused(audience: Audience) -> problems.Problem:
+    if audience == "staff or visitor":
+        # the Channels protocol knows only 403 for a subscription that is not allowed
+        return problems.forbidden()
+    return problems.not_authenticated()
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _check_csrf(request: Request, context: Context, session: Session) -> None:
+    given = request.headers.get(CSRF_HEADER, "")
+    if not accounts.csrf_matches(context.settings.secret_key, session.token_hash, given):
+        raise problems.csrf_failed()
+
+
+def _id(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) > _ID_MAX:
+        raise NotFound
+    return int(text)
+
+
+def _query(endpoint: Endpoint, request: Request) -> BaseModel | None:
+    if endpoint.query is None:
+        return None
+    # an empty value counts as absent: forms and hand-made links send ?status=
+    given = {name: values[-1] for name, values in request.args.items() if values[-1] != ""}
+    return endpoint.query.model_validate(given)
+
+
+def _body(endpoint: Endpoint, request: Request) -> BaseModel | None:
+    if endpoint.body is None:
+        return None
+    if endpoint.form:
+        given = {name: values[-1] for name, values in (request.form or {}).items()}
+        return endpoint.body.model_validate(given)
+    # a page of another site can send a form, but JSON only after a preflight that nobody answers
+    content_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise problems.Problem(
+            "malformed_request", "Send JSON with Content-Type: application/json."
+        )
+    return endpoint.body.model_validate_json(request.body)

@@ -1,0 +1,167 @@
+"""The staff's calls: conversations and their messages."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sanic.response import HTTPResponse
+
+from app.chat import conversations, messages
+from app.db import schema
+from app.db.writer import NewMessage
+from app.http import models
+from app.http.endpoint import Call, Endpoints, json
+
+endpoints = Endpoints("inbox")
+
+READ_HEADER: Final = "X-Deskline-Read"
+READ_HEADERS: Final = {READ_HEADER: "the database that was read: replica or primary"}
+
+
+@endpoints.add(
+    "GET",
+    "/api/v1/conversations",
+    "Conversations, newest activity first",
+    audience="staff",
+    query=models.ConversationQuery,
+    answers={200: models.ConversationPage},
+)
+async def list_conversations(call: Call) -> HTTPResponse:
+    """A page of the list; always from the primary, because unread counts must be fresh."""
+    query = call.query
+    items, next_cursor = await call.context.database.run(
+        conversations.staff_list,
+        call.context.database,
+        call.agent,
+        view=query.view,
+        status=query.status,
+        inbox_id=query.inbox,
+        cursor=query.cursor,
+        limit=query.limit,
+    )
+    return json({"items": items, "next_cursor": next_cursor})
+
+
+@endpoints.add(
+    "GET",
+    "/api/v1/conversations/{conversation_id}",
+    "One conversation, with its visitor's context",
+    audience="staff",
+    answers={200: models.ConversationDetail},
+    problems=("not_found",),
+)
+async def get_conversation(call: Call) -> HTTPResponse:
+    """One conversation."""
+    context = call.context
+    return json(
+        await context.database.run(
+            conversations.staff_one, context.database, call.agent, call.ids["conversation_id"]
+        )
+    )
+
+
+@endpoints.add(
+    "POST",
+    "/api/v1/conversations/{conversation_id}/claim",
+    "Take a conversation that nobody has",
+    audience="staff",
+    answers={200: models.Conversation},
+    problems=("not_found", "conversation_already_claimed"),
+)
+async def claim_conversation(call: Call) -> HTTPResponse:
+    """One winner: the loser's 409 names the holder."""
+    context, conversation_id = call.context, call.ids["conversation_id"]
+    conversation, changed = await context.database.run(
+        conversations.claim, context.database, call.agent, conversation_id
+    )
+    if changed:
+        context.announcer.conversation_changed(conversation_id)
+    return json(conversation)
+
+
+@endpoints.add(
+    "GET",
+    "/api/v1/conversations/{conversation_id}/messages",
+    "Messages of one stream, ascending by seq",
+    audience="staff",
+    query=models.MessageQuery,
+    answers={200: models.MessagePage},
+    problems=("not_found",),
+    headers=READ_HEADERS,
+)
+async def list_messages(call: Call) -> HTTPResponse:
+    """A page of history, from the replica when that is new enough for this reader."""
+    return await history(call, stream=schema.STREAMS[call.query.stream])
+
+
+async def history(call: Call, *, stream: int) -> HTTPResponse:
+    """A page of history; whoever calls this has checked that the caller may read it."""
+    context, query, conversation_id = call.context, call.query, call.ids["conversation_id"]
+    items, has_more, target = await context.database.run(
+        messages.history,
+        context.routing,
+        conversation_id=conversation_id,
+        stream=stream,
+        after_seq=query.after_seq,
+        before_seq=query.before_seq,
+        known_seq=query.known_seq,
+        limit=query.limit,
+        visitor_id=call.visitor.id if call.visitor else None,
+    )
+    page = {"items": items, "next_cursor": None, "has_more": has_more}
+    return json(page, headers={READ_HEADER: target})
+
+
+@endpoints.add(
+    "POST",
+    "/api/v1/conversations/{conversation_id}/messages",
+    "Answer the visitor, or leave a note for the staff",
+    audience="staff",
+    body=models.NewMessage,
+    answers={201: models.Message, 200: models.Message},
+    problems=("not_found", "message_too_long", "client_id_conflict", "service_unavailable"),
+)
+async def send_message(call: Call) -> HTTPResponse:
+    """201 when it is durable; 200 with the stored message for a repeat."""
+    agent, body = call.agent, call.body
+    stored = await messages.send(
+        call.context.writer,
+        NewMessage(
+            conversation_id=call.ids["conversation_id"],
+            client_id=str(body.client_id),
+            stream=schema.STAFF if body.kind == "note" else schema.PUBLIC,
+            sender_type="agent",
+            sender_id=agent.id,
+            sender_name=agent.name,
+            sender_avatar_url=agent.avatar_url,
+            kind=body.kind,
+            body=body.body,
+        ),
+    )
+    return json(messages.stored_wire(stored), 201 if stored.created else 200)
+
+
+@endpoints.add(
+    "POST",
+    "/api/v1/conversations/{conversation_id}/read",
+    "Move the own read mark forward",
+    audience="staff",
+    body=models.ReadRequest,
+    answers={200: models.ReadResponse},
+    problems=("not_found",),
+)
+async def mark_read(call: Call) -> HTTPResponse:
+    """The mark never moves back, and never beyond the last message."""
+    context = call.context
+    moved = await context.database.run(
+        conversations.move_read_mark,
+        context.database,
+        conversation_id=call.ids["conversation_id"],
+        stream=schema.STREAMS[call.body.stream],
+        reader_type="agent",
+        reader_id=call.agent.id,
+        seq=call.body.seq,
+    )
+    if moved.moved:
+        context.announcer.read_moved(moved)
+    return json({"read_seq": moved.seq})

@@ -1,0 +1,329 @@
+"""The JSON that goes in and out, as pydantic models: requests are checked with them, and the
+OpenAPI document is generated from all of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.chat.messages import BODY_MAX_CHARACTERS, PAGE_MAX_MESSAGES
+
+Timestamp = Annotated[
+    str,
+    Field(
+        description="UTC, ISO 8601 with microseconds and Z",
+        json_schema_extra={"format": "date-time"},
+        examples=["2026-11-23T08:15:30.123456Z"],
+    ),
+]
+Seq = Annotated[int, Field(ge=0, le=2**31 - 1)]
+StreamName = Literal["public", "staff"]
+Status = Literal["open", "snoozed", "resolved"]
+SenderType = Literal["visitor", "agent", "system"]
+
+
+def _shortened(length: int) -> BeforeValidator:
+    """Cut text instead of refusing it: a long page title must not keep a visitor from writing."""
+    return BeforeValidator(lambda value: value[:length] if isinstance(value, str) else value)
+
+
+class Request(BaseModel):
+    """What clients send; unknown fields are ignored, so that newer clients can talk to older
+    servers during a rolling deploy."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Response(BaseModel):
+    """What the server answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+# --- shared objects ---------------------------------------------------------------------------
+
+
+class InboxRef(Response):
+    id: int
+    name: str
+
+
+class UserRef(Response):
+    id: int
+    name: str
+    avatar_url: str | None
+
+
+class VisitorRef(Response):
+    id: int
+    name: str
+    email: str | None
+
+
+class Sender(Response):
+    id: int
+    name: str | None
+    avatar_url: str | None
+
+
+class Message(Response):
+    """One message of a stream; ``seq`` counts 1, 2, 3 … per stream without holes."""
+
+    conversation_id: int
+    stream: StreamName
+    seq: int
+    client_id: str
+    sender_type: SenderType
+    sender: Sender | None
+    kind: Literal["text", "note", "file", "event"]
+    body: str
+    attachments: list[dict[str, Any]]
+    created_at: Timestamp
+    edited_at: Timestamp | None
+    deleted_at: Timestamp | None
+
+
+class MessagePage(Response):
+    """A page of one stream, ascending by seq; ``has_more`` says that the page was cut."""
+
+    items: list[Message]
+    next_cursor: None
+    has_more: bool
+
+
+class StreamSeqs(Response):
+    public: int
+    staff: int
+
+
+class Conversation(Response):
+    """A conversation as staff see it; ``read_seq`` and ``unread`` are the reader's own."""
+
+    id: int
+    inbox: InboxRef
+    visitor: VisitorRef
+    status: Status
+    assignee: UserRef | None
+    last_seq: StreamSeqs
+    read_seq: StreamSeqs
+    unread: int
+    visitor_read_seq: int
+    staff_read_seq: int
+    last_message: Message | None
+    created_at: Timestamp
+    updated_at: Timestamp
+    version: int
+
+
+class VisitedPage(Response):
+    url: str
+    title: str | None
+
+
+class VisitorContext(Response):
+    language: str | None
+    browser: str | None
+    page: VisitedPage | None
+    referrer: str | None
+    first_seen_at: Timestamp
+    last_seen_at: Timestamp
+
+
+class ConversationDetail(Conversation):
+    """A conversation with its visitor's context."""
+
+    visitor_context: VisitorContext
+
+
+class ConversationPage(Response):
+    items: list[Conversation]
+    next_cursor: str | None
+
+
+class WidgetConversation(Response):
+    """A conversation as its visitor sees it."""
+
+    id: int
+    status: Status
+    assignee: UserRef | None
+    last_seq: int
+    read_seq: int
+    unread: int
+    staff_read_seq: int
+    created_at: Timestamp
+
+
+class Realtime(Response):
+    """The options for pusher-js."""
+
+    key: str
+    wsHost: str
+    wsPort: int
+    wssPort: int
+    forceTLS: bool
+    authEndpoint: str
+
+
+class FieldProblem(Response):
+    field: str
+    message: str
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457); ``code`` is stable."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[FieldProblem] | None = None
+    holder: UserRef | None = Field(
+        default=None, description="who has the conversation (conversation_already_claimed)"
+    )
+
+
+# --- auth -------------------------------------------------------------------------------------
+
+
+class LoginRequest(Request):
+    email: Annotated[str, Field(min_length=3, max_length=254)]
+    password: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class User(Response):
+    id: int
+    name: str
+    email: str
+    role: Literal["admin", "agent"]
+    avatar_url: str | None
+
+
+class LoginResponse(Response):
+    user: User
+    csrf_token: str
+
+
+class Me(Response):
+    user: User
+    csrf_token: str
+    realtime: Realtime
+    inboxes: list[InboxRef]
+
+
+# --- conversations and messages -----------------------------------------------------------------
+
+
+class ConversationQuery(Request):
+    view: Literal["mine", "unassigned", "all"] = "all"
+    status: Status | None = None
+    inbox: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    cursor: Annotated[str, Field(max_length=200)] | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+
+
+class WidgetMessageQuery(Request):
+    after_seq: Seq | None = None
+    before_seq: Seq | None = None
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX_MESSAGES)] = 50
+    known_seq: Annotated[
+        Seq, Field(description="the highest seq of the stream that the reader knows")
+    ] = 0
+
+
+class MessageQuery(WidgetMessageQuery):
+    stream: StreamName = "public"
+
+
+Body = Annotated[str, Field(min_length=1, max_length=BODY_MAX_CHARACTERS)]
+
+
+class NewWidgetMessage(Request):
+    client_id: Annotated[
+        UUID, Field(description="made by the sender; a repeat is stored once and answered 200")
+    ]
+    body: Body
+
+
+class NewMessage(NewWidgetMessage):
+    kind: Literal["text", "note"] = "text"
+
+
+class ReadRequest(Request):
+    seq: Seq
+    stream: StreamName = "public"
+
+
+class WidgetReadRequest(Request):
+    seq: Seq
+
+
+class ReadResponse(Response):
+    read_seq: int
+
+
+# --- widget -------------------------------------------------------------------------------------
+
+
+class WidgetPage(Request):
+    url: Annotated[str | None, _shortened(2000)] = None
+    title: Annotated[str | None, _shortened(300)] = None
+    referrer: Annotated[str | None, _shortened(2000)] = None
+
+
+class WidgetSessionRequest(Request):
+    inbox_key: Annotated[str, Field(min_length=1, max_length=64)]
+    visitor_token: Annotated[str, Field(max_length=1000)] | None = None
+    page: WidgetPage | None = None
+    language: Annotated[str | None, _shortened(35)] = None
+
+
+class WidgetVisitor(Response):
+    id: int
+    name: str
+
+
+class WidgetInbox(Response):
+    id: int
+    name: str
+    greeting: str
+    color: str
+    languages: list[str]
+
+
+class WidgetSession(Response):
+    visitor_token: str
+    visitor: WidgetVisitor
+    conversation: WidgetConversation | None
+    realtime: Realtime
+    inbox: WidgetInbox
+
+
+class FirstMessage(Response):
+    conversation: WidgetConversation
+    message: Message
+
+
+# --- realtime and operations --------------------------------------------------------------------
+
+
+class BroadcastingAuthRequest(Request):
+    """A form (application/x-www-form-urlencoded), as pusher-js sends it."""
+
+    socket_id: Annotated[str, Field(max_length=41)]
+    channel_name: Annotated[str, Field(max_length=200)]
+
+
+class BroadcastingAuth(Response):
+    auth: str
+
+
+class Health(Response):
+    status: Literal["ok"]
+
+
+class Readiness(Response):
+    status: Literal["ready", "draining", "not_ready"]
+    checks: dict[str, str]

@@ -1,0 +1,168 @@
+"""The OpenAPI 3.1 document, generated from the endpoints and their pydantic models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from http import HTTPStatus
+from importlib import metadata
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app.http import problems
+from app.http.endpoint import CSRF_HEADER, SESSION_COOKIE, Endpoint
+from app.http.models import ProblemDocument
+
+_REF: Final = "#/components/schemas/{model}"
+_SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {
+    "anyone": [],
+    "staff": [{"session": [], "csrf": []}],
+    "visitor": [{"visitor": []}],
+    "staff or visitor": [{"session": [], "csrf": []}, {"visitor": []}],
+}
+# what the wrapper of every endpoint of an audience may answer
+_COMMON_PROBLEMS: Final = {
+    "anyone": (),
+    "staff": ("not_authenticated", "service_unavailable"),
+    "visitor": ("not_authenticated", "service_unavailable"),
+    "staff or visitor": ("forbidden", "service_unavailable"),
+}
+
+
+def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """The document of these endpoints, as JSON-ready values."""
+    return _document(tuple(endpoints))
+
+
+@lru_cache(maxsize=4)
+def _document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
+    used: set[type[BaseModel]] = {ProblemDocument}
+    for endpoint in endpoints:
+        used.update(model for model in endpoint.answers.values() if model is not None)
+        if endpoint.body is not None:
+            used.add(endpoint.body)
+    ordered = sorted(used, key=lambda model: model.__name__)
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in ordered], ref_template=_REF
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Deskline",
+            "version": _version(),
+            "description": (
+                "Support chat: the visitor's widget and the staff's dashboard. "
+                "Errors are RFC 9457 problem documents with a stable `code`."
+            ),
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)],
+        "paths": paths,
+        "components": {
+            "schemas": definitions.get("$defs", {}),
+            "securitySchemes": {
+                "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
+                "csrf": {"type": "apiKey", "in": "header", "name": CSRF_HEADER},
+                "visitor": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _version() -> str:
+    try:
+        return metadata.version("deskline")
+    except metadata.PackageNotFoundError:
+        return "0.1.0"
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": endpoint.name,
+        "tags": [endpoint.tag],
+        "summary": endpoint.summary,
+        "description": (endpoint.handler.__doc__ or "").strip(),
+        "security": _security(endpoint),
+        "responses": _responses(endpoint),
+    }
+    if parameters := _parameters(endpoint):
+        operation["parameters"] = parameters
+    if endpoint.body is not None:
+        media = "application/x-www-form-urlencoded" if endpoint.form else "application/json"
+        schema = {"$ref": _REF.format(model=endpoint.body.__name__)}
+        operation["requestBody"] = {"required": True, "content": {media: {"schema": schema}}}
+    return operation
+
+
+def _security(endpoint: Endpoint) -> list[dict[str, list[str]]]:
+    needed = _SECURITY[endpoint.audience]
+    if endpoint.method != "GET":
+        return needed
+    return [{name: [] for name in way if name != "csrf"} for way in needed]
+
+
+def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "integer", "minimum": 1},
+        }
+        for name in re.findall(r"\{(\w+)\}", endpoint.path)
+    ]
+    if endpoint.query is not None:
+        schema = endpoint.query.model_json_schema()
+        for name, described in schema["properties"].items():
+            parameter = {"name": name, "in": "query", "required": False, "schema": described}
+            parameters.append(parameter)
+    return parameters
+
+
+def _responses(endpoint: Endpoint) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status, model in endpoint.answers.items():
+        response: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+        if model is not None:
+            schema = {"$ref": _REF.format(model=model.__name__)}
+            response["content"] = {"application/json": {"schema": schema}}
+        if endpoint.headers:
+            response["headers"] = {
+                name: {"description": meaning, "schema": {"type": "string"}}
+                for name, meaning in endpoint.headers.items()
+            }
+        responses[str(status)] = response
+    for status, codes in _problem_codes(endpoint).items():
+        responses.setdefault(
+            str(status),
+            {
+                "description": "code: " + ", ".join(codes),
+                "content": {
+                    problems.CONTENT_TYPE: {
+                        "schema": {"$ref": _REF.format(model="ProblemDocument")}
+                    }
+                },
+            },
+        )
+    return responses
+
+
+def _problem_codes(endpoint: Endpoint) -> dict[int, list[str]]:
+    codes = [*endpoint.problems, *_COMMON_PROBLEMS[endpoint.audience]]
+    if endpoint.audience.startswith("staff") and endpoint.method != "GET":
+        codes.append("csrf_failed")
+    if endpoint.body is not None or endpoint.query is not None:
+        codes.append("invalid_request")
+    if endpoint.body is not None and not endpoint.form:
+        codes.append("malformed_request")
+    by_status: dict[int, list[str]] = {}
+    for code in sorted(set(codes)):
+        by_status.setdefault(problems.CODES[code][0], []).append(code)
+    return dict(sorted(by_status.items()))

@@ -1,0 +1,38 @@
+"""The client's real address behind trusted proxies."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from app.config import Network
+
+
+def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network, ...]) -> str:
+    """The address of the client.
+
+    ``peer`` is the other end of the connection. When it is a trusted proxy, X-Forwarded-For is
+    read from its right end, where the proxies append, up to the first address that is not a
+    trusted proxy; what stands left of it was sent by the client and proves nothing.
+    """
+    address = peer
+    hops = [hop.strip() for hop in (forwarded_for or "").split(",") if hop.strip()]
+    while _is_trusted(address, trusted) and hops:
+        hop = _parse(hops.pop())
+        if hop is None:
+            break
+        address = str(hop)
+    return address
+
+
+def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped or address
+
+
+def _is_trusted(text: str, trusted: tuple[Network, ...]) -> bool:
+    address = _parse(text)
+    return address is not None and any(address in network for network in trusted)

@@ -1,0 +1,146 @@
+"""The web process: the Sanic application with its blueprints, its life cycle and its log."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from types import SimpleNamespace
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from sanic import Request, Sanic
+from sanic.response import HTTPResponse
+
+from app import clock, log
+from app.config import Settings
+from app.http import auth, context, inbox, ops, problems, realtime, static, widget
+from app.http.endpoint import Endpoint
+from app.http.metrics import ContextCollector, RequestMetrics
+from app.http.proxies import client_address
+
+REQUEST_MAX_BYTES: Final = 256 * 1024
+# Nginx must give up an idle connection before we do, or it sends a request into a closing one
+KEEP_ALIVE_SECONDS: Final = 75
+REQUEST_TIMEOUT_SECONDS: Final = 15
+RESPONSE_TIMEOUT_SECONDS: Final = 40
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_\-]{8,64}")
+_QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+
+AUDIENCES: Final = (auth, inbox, widget, realtime, ops)
+
+App = Sanic[Any, Any]
+
+
+def endpoints() -> list[Endpoint]:
+    """Every endpoint of the web process."""
+    return [endpoint for audience in AUDIENCES for endpoint in audience.endpoints.all]
+
+
+def create_app(settings: Settings) -> App:
+    """The web application for ``settings``; it connects to nothing before it is started."""
+    app: App = Sanic("deskline-web", configure_logging=False)
+    app.config.update(
+        {
+            "ACCESS_LOG": False,
+            "FALLBACK_ERROR_FORMAT": "json",
+            "KEEP_ALIVE_TIMEOUT": KEEP_ALIVE_SECONDS,
+            "REQUEST_MAX_SIZE": REQUEST_MAX_BYTES,
+            "REQUEST_TIMEOUT": REQUEST_TIMEOUT_SECONDS,
+            "RESPONSE_TIMEOUT": RESPONSE_TIMEOUT_SECONDS,
+            "MOTD": False,
+        }
+    )
+    app.ctx = SimpleNamespace()
+    app.ctx.settings = settings
+    app.ctx.endpoints = endpoints()
+    app.ctx.registry = CollectorRegistry()
+    app.ctx.metrics = RequestMetrics(app.ctx.registry)
+    for audience in AUDIENCES:
+        app.blueprint(audience.endpoints.blueprint())
+    app.blueprint(static.blueprint(settings))
+
+    app.before_server_start(_start)
+    app.before_server_stop(_drain)
+    app.after_server_stop(_stop)
+    app.register_middleware(_begin, "request")
+    app.register_middleware(_finish, "response")
+    app.error_handler.add(Exception, _failed)
+    return app
+
+
+async def _start(app: App) -> None:
+    app.ctx.deskline = context.make(app.ctx.settings)
+    app.ctx.registry.register(ContextCollector(app.ctx.deskline))
+
+
+async def _drain(app: App) -> None:
+    """From now on /readyz says 503; returns when no request is being worked on."""
+    made: context.Context = app.ctx.deskline
+    made.draining = True
+    while made.in_flight:  # noqa: ASYNC110  the drain is bounded by its caller and happens once
+        await asyncio.sleep(0.02)
+
+
+async def _stop(app: App) -> None:
+    await app.ctx.deskline.close()
+
+
+async def _begin(request: Request) -> None:
+    settings: Settings = request.app.ctx.settings
+    given = request.headers.get("X-Request-ID", "")
+    request.ctx.request_id = given if _REQUEST_ID.fullmatch(given) else clock.token(12)
+    request.ctx.started = time.perf_counter()
+    request.ctx.user = None
+    request.ctx.client_address = client_address(
+        request.ip, request.headers.get("X-Forwarded-For"), settings.trusted_proxies
+    )
+
+
+async def _failed(request: Request, error: Exception) -> HTTPResponse:
+    return problems.answer(error, getattr(request.ctx, "request_id", ""))
+
+
+async def _finish(request: Request, response: HTTPResponse) -> None:
+    made: context.Context = request.app.ctx.deskline
+    ctx = request.ctx
+    secure(response, request.path, made.settings)
+    response.headers["X-Request-ID"] = getattr(ctx, "request_id", "")
+    response.headers["X-Deskline-Node"] = made.settings.node
+    if made.draining:
+        response.headers["Connection"] = "close"
+    seconds = time.perf_counter() - getattr(ctx, "started", time.perf_counter())
+    route = f"/{request.route.path}" if request.route is not None else "unknown"
+    request.app.ctx.metrics.answered(request.method, route, response.status, seconds)
+    write = log.get("access").debug if request.path in _QUIET_ROUTES else log.get("access").info
+    write(
+        "request",
+        request_id=getattr(ctx, "request_id", ""),
+        method=request.method,
+        path=request.path,
+        status=response.status,
+        duration_ms=round(seconds * 1000, 2),
+        remote_addr=getattr(ctx, "client_address", request.ip),
+        user=getattr(ctx, "user", None),
+    )
+
+
+def secure(response: HTTPResponse, path: str, settings: Settings) -> None:
+    """Add the security headers. Only the widget's page may stand in a frame of another site."""
+    framed = path == "/widget" or path.startswith("/widget/")
+    headers = response.headers
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "strict-origin-when-cross-origin"
+    headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    headers["Permissions-Policy"] = "camera=(), microphone=(), geolocation=()"
+    headers["Content-Security-Policy"] = (
+        "default-src 'self'; "
+        f"connect-src 'self' {settings.ws_public_url}; "
+        "img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+        "object-src 'none'; base-uri 'none'; form-action 'self'; "
+        f"frame-ancestors {'*' if framed else chr(39) + 'none' + chr(39)}"
+    )
+    if not framed:
+        headers["X-Frame-Options"] = "DENY"
+    if settings.cookie_secure:
+        headers["Strict-Transport-Security"] = "max-age=31536000"

@@ -1,0 +1,1 @@
+"""Background jobs: relaying the outbox, purging expired sessions."""

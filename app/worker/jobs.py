@@ -1,0 +1,218 @@
+"""The jobs and the loop that runs each of them on one worker at a time.
+
+Every worker node runs every job's loop; a fenced lock in Redis picks the one that works. The
+lock's token is written to ``job_fences`` in the same transaction as the job's own work, so that a
+worker that was paused beyond its lock cannot do harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import Connection, insert, select, update
+
+from app import clock, log
+from app.bus import publisher
+from app.bus.events import Event
+from app.bus.locks import FencedLock, Held
+from app.chat import accounts
+from app.db import outbox, schema
+from app.db.engines import Database, Unavailable
+
+LOCK_SECONDS: Final = 15.0
+RELAY_ROWS: Final = 500
+# clients poll while Redis is away and are told to resync when it is back: older events tell
+# nobody anything new
+EVENT_LIFETIME: Final = timedelta(minutes=10)
+PURGE_ROWS: Final = 1000
+JITTER: Final = 0.2
+
+_fences = schema.job_fences
+
+
+class LostLock(Exception):
+    """Another worker took over; what this one wanted to write was not written."""
+
+
+@dataclass(slots=True)
+class JobStatistics:
+    """What a job did on this worker since it started."""
+
+    runs: int = 0
+    failures: int = 0
+    items: int = 0
+    skipped: int = 0
+    last_success: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What jobs work with."""
+
+    database: Database
+    redis: Redis
+    app_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a job under its lock."""
+
+    tools: Tools
+    lock: FencedLock
+    held: Held
+
+    async def go_on(self) -> None:
+        """Hold the lock for another period. Raises :class:`LostLock`."""
+        if not await self.lock.extend(self.held):
+            raise LostLock
+
+    def check_fence(self, connection: Connection) -> None:
+        """In the transaction of the job's work. Raises :class:`LostLock`."""
+        mine = connection.execute(
+            update(_fences)
+            .where(_fences.c.job == self.held.name, _fences.c.token <= self.held.token)
+            .values(token=self.held.token)
+        )
+        if mine.rowcount == 0:
+            raise LostLock
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """``work`` runs every ``every_seconds`` on one worker; it gives how many items it handled."""
+
+    name: str
+    every_seconds: float
+    work: Callable[[Run], Awaitable[int]]
+
+
+def read_fence(database: Database, job: str) -> int:
+    """The highest token that worked on a job; makes its row when it is missing. Blocking."""
+    query = select(_fences.c.token).where(_fences.c.job == job)
+    with database.read() as connection:
+        token = connection.execute(query).scalar()
+    if token is None:
+        with database.write() as connection:
+            if connection.execute(query.with_for_update()).scalar() is None:
+                connection.execute(insert(_fences).values(job=job, token=0))
+        return 0
+    return int(token)
+
+
+async def relay_outbox(run: Run) -> int:
+    """Publish the events that Redis did not take, oldest first."""
+    database = run.tools.database
+
+    def read() -> list[tuple[int, bool, Event]]:
+        with database.read() as connection:
+            return [
+                (row.id, outbox.expired(row, EVENT_LIFETIME), Event(row.channel, row.message))
+                for row in outbox.oldest(connection, RELAY_ROWS)
+            ]
+
+    def remove(ids: list[int]) -> None:
+        with database.write() as connection:
+            run.check_fence(connection)
+            outbox.remove(connection, ids)
+
+    relayed = 0
+    while rows := await database.run(read):
+        await run.go_on()
+        fresh = [event for _, expired, event in rows if not expired]
+        if fresh:
+            await publisher.send(run.tools.redis, run.tools.app_id, fresh)
+        await database.run(remove, [row_id for row_id, _, _ in rows])
+        relayed += len(fresh)
+    return relayed
+
+
+async def purge_sessions(run: Run) -> int:
+    """Delete expired sessions, a bounded number per transaction."""
+    database = run.tools.database
+
+    def purge() -> int:
+        with database.write() as connection:
+            run.check_fence(connection)
+            return accounts.purge_expired(connection, PURGE_ROWS)
+
+    purged = 0
+    while count := await database.run(purge):
+        purged += count
+        await run.go_on()
+    return purged
+
+
+JOBS: Final = (
+    Job("outbox-relay", 1.0, relay_outbox),
+    Job("session-purge", 300.0, purge_sessions),
+)
+
+
+class Runner:
+    """Runs the loops of all jobs on the event loop."""
+
+    def __init__(self, tools: Tools, jobs: tuple[Job, ...] = JOBS) -> None:
+        self.statistics = {job.name: JobStatistics() for job in jobs}
+        self._tools = tools
+        self._stopping = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._loop(job), name=job.name) for job in jobs]
+
+    async def close(self, timeout_seconds: float = 5.0) -> None:
+        """Let running jobs end; cancel what does not end in time."""
+        self._stopping.set()
+        _, late = await asyncio.wait(self._tasks, timeout=timeout_seconds)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def _loop(self, job: Job) -> None:
+        logger = log.get("worker")
+        failing = False
+        while not self._stopping.is_set():
+            statistics = self.statistics[job.name]
+            try:
+                count = await self._run_once(job)
+            except (RedisError, OSError, TimeoutError, Unavailable, LostLock) as error:
+                statistics.failures += 1
+                if not failing:  # once per outage, not once per second
+                    logger.warning("job failed", job=job.name, reason=type(error).__name__)
+                failing = True
+            except Exception as error:
+                statistics.failures += 1
+                logger.error("job failed", job=job.name, exc_info=error)
+            else:
+                failing = False
+                if count:
+                    logger.info("job done", job=job.name, items=count)
+            # spread the nodes, so that they do not all ask for the lock at once
+            wait_seconds = job.every_seconds * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311  no secret
+            try:
+                await asyncio.wait_for(self._stopping.wait(), wait_seconds)
+            except TimeoutError:
+                continue
+
+    async def _run_once(self, job: Job) -> int:
+        """One run, unless another worker has the lock; gives how many items were handled."""
+        tools, statistics = self._tools, self.statistics[job.name]
+        floor = await tools.database.run(read_fence, tools.database, job.name)
+        lock = FencedLock(tools.redis, job.name, seconds=LOCK_SECONDS)
+        held = await lock.take(floor)
+        if held is None:
+            statistics.skipped += 1
+            return 0
+        try:
+            count = await job.work(Run(tools, lock, held))
+        finally:
+            await lock.release(held)
+        statistics.runs += 1
+        statistics.items += count
+        statistics.last_success = clock.now_source().timestamp()
+        return count
