@@ -36,7 +36,7 @@ REDIS_CONNECTIONS: Final = 8
 
 _SOCKET_ID: Final = re.compile(r"([0-9]+\.[0-9]+)?")
 
-Handler = Callable[[Request, str], Coroutine[Any, Any, HTTPResponse]]
+Handler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 
 
 class ApiError(Exception):
@@ -181,6 +181,12 @@ def _json(value: object) -> HTTPResponse:
     return raw(orjson.dumps(value), content_type="application/json")
 
 
+def _parameters(request: Request) -> dict[str, str]:
+    """The query's parameters; empty ones too, because they are signed."""
+    given = request.get_args(keep_blank_values=True)
+    return {name: values[0] for name, values in given.items()}
+
+
 def _redis(app: Sanic[Any, Any]) -> Redis:
     """The connection pool for commands, made at the first use."""
     if getattr(app.ctx, "gateway_redis", None) is None:
@@ -205,7 +211,7 @@ def _signed(handler: Handler) -> Handler:
     """Check application and signature first; turn errors into answers, in this one place."""
 
     @wraps(handler)
-    async def checked(request: Request, app_id: str) -> HTTPResponse:
+    async def checked(request: Request, app_id: str, **names: str) -> HTTPResponse:
         node: Node = request.app.ctx.gateway
         try:
             if app_id != node.application.id:
@@ -214,11 +220,11 @@ def _signed(handler: Handler) -> Handler:
                 node.application,
                 method=request.method,
                 path=request.path,
-                parameters={name: values[0] for name, values in request.args.items()},
+                parameters=_parameters(request),
                 body=request.body,
                 now=time.time(),
             )
-            return await handler(request, app_id)
+            return await handler(request, app_id, **names)
         except ApiError as error:
             return text(error.message + "\n", status=error.status)
         except (RedisError, OSError, TimeoutError) as error:
@@ -270,10 +276,10 @@ async def _channels(request: Request, app_id: str) -> HTTPResponse:
 
 
 @_signed
-async def _channel(request: Request, app_id: str) -> HTTPResponse:
+async def _channel(request: Request, app_id: str, name: str) -> HTTPResponse:
     _refuse_info(request)
-    name = _channel_of(request.match_info["name"])
-    ((_, listeners),) = await _redis(request.app).pubsub_numsub(topic_of(app_id, name))
+    topic = topic_of(app_id, _channel_of(name))
+    ((_, listeners),) = await _redis(request.app).pubsub_numsub(topic)
     return _json({"occupied": listeners > 0})
 
 
@@ -283,5 +289,5 @@ def blueprint() -> Blueprint:
     routes.add_route(_events, "/events", methods=["POST"])
     routes.add_route(_batch_events, "/batch_events", methods=["POST"])
     routes.add_route(_channels, "/channels", methods=["GET"])
-    routes.add_route(_channel, "/channels/<name:str>", methods=["GET"])
+    routes.add_route(_channel, "/channels/<name:str>", methods=["GET"], unquote=True)
     return routes

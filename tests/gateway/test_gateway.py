@@ -210,8 +210,15 @@ async def test_without_redis_from_the_start_it_serves_but_is_not_ready(tmp_path:
 async def test_it_logs_in_as_an_acl_user_with_only_pubsub_rights(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    words = "ACL SETUSER gw on >p%ss:w@rd resetchannels &deskline:* -@all +@pubsub +ping"
-    redis_server.client.execute_command(*words.split())
+    redis_server.client.acl_setuser(
+        "gw",
+        enabled=True,
+        passwords=["+p%ss:w@rd"],
+        reset_channels=True,
+        channels=["deskline:*"],
+        categories=["-@all", "+@pubsub"],
+        commands=["+ping"],
+    )
     url = f"redis://gw:p%25ss%3Aw%40rd@127.0.0.1:{redis_server.port}/0"
     gateway = Gateway(url, tmp_path).start()
     wrong = Gateway(url.replace("gw:", "gw:x"), tmp_path).start(ready=False)
@@ -227,7 +234,7 @@ async def test_it_logs_in_as_an_acl_user_with_only_pubsub_rights(
     finally:
         gateway.stop()
         wrong.stop()
-        redis_server.client.execute_command("ACL", "DELUSER", "gw")
+        redis_server.client.acl_deluser("gw")
 
 
 # --- the end

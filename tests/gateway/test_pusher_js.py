@@ -1,0 +1,114 @@
+"""The real pusher-js in Node: what browsers use is what must work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.conftest import APPLICATION, ROOT, Gateway, RedisServer
+
+CHANNEL = "private-conversation.7"
+MESSAGE = {
+    "event": "message.created",
+    "channel": CHANNEL,
+    "data": json.dumps({"seq": 1, "body": "Grüße 你好"}),
+}
+
+
+def node_path() -> str:
+    """The folder of node modules that has pusher-js; skips, under CI fails, when none has."""
+    folders = [str(ROOT / "web" / "node_modules"), *os.environ.get("NODE_PATH", "").split(":")]
+    for folder in folders:
+        if folder and (Path(folder) / "pusher-js").is_dir() and shutil.which("node"):
+            return folder
+    reason = "pusher-js or node is not installed: run `npm ci` in web/ first"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+class PusherJs:
+    """A running client and the lines that it prints."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def next(self, what: str) -> dict[str, Any]:
+        """The next line about ``what``; others are passed over."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(20):
+            while line := await self._process.stdout.readline():
+                said: dict[str, Any] = json.loads(line)
+                if said["what"] == what:
+                    return said
+        raise AssertionError(f"pusher-js ended before it said {what!r}")
+
+    async def state(self, wanted: str) -> None:
+        """Wait until the connection is in this state."""
+        while (await self.next("state"))["state"] != wanted:
+            pass
+
+
+@asynccontextmanager
+async def pusher_js(
+    gateway: Gateway, *, key: str = APPLICATION.key, secret: str = APPLICATION.secret.decode()
+) -> AsyncIterator[PusherJs]:
+    process = await asyncio.create_subprocess_exec(
+        "node",
+        str(Path(__file__).with_name("pusher_client.cjs")),
+        *(str(gateway.port), key, CHANNEL, secret),
+        env={**os.environ, "NODE_PATH": node_path()},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        yield PusherJs(process)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(5):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def test_it_subscribes_and_receives(gateway: Gateway, redis_server: RedisServer) -> None:
+    async with pusher_js(gateway) as client:
+        await client.state("connected")
+        await client.next("subscribed")
+        redis_server.publish(CHANNEL, json.dumps(MESSAGE).encode())
+        assert (await client.next("event"))["data"] == {"seq": 1, "body": "Grüße 你好"}
+
+
+async def test_it_learns_that_a_signature_is_wrong(gateway: Gateway) -> None:
+    async with pusher_js(gateway, secret="another") as client:
+        assert (await client.next("refused"))["status"] == 401
+
+
+async def test_it_gives_up_on_an_unknown_key(gateway: Gateway) -> None:
+    async with pusher_js(gateway, key="nobody") as client:
+        assert (await client.next("error"))["code"] == 4001
+        await client.state("disconnected")
+
+
+async def test_it_comes_back_after_the_gateway_was_restarted(
+    own_gateway: Gateway, redis_server: RedisServer
+) -> None:
+    async with pusher_js(own_gateway) as client:
+        await client.next("subscribed")
+        assert await asyncio.to_thread(own_gateway.stop) == 0
+        await asyncio.to_thread(own_gateway.start)
+        await client.next("subscribed")
+        redis_server.publish(CHANNEL, json.dumps(MESSAGE).encode())
+        assert (await client.next("event"))["data"]["seq"] == 1
