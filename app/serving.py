@@ -109,6 +109,27 @@ def run(
         runner.run(_serve(bound, drain_seconds, when_ready))
 
 
+async def wait_until_ready(host: str, port: int, seconds: float = 10.0) -> None:
+    """Return when ``GET /readyz`` answers 200; :class:`StartError` when it does not in time."""
+    request = f"GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+    target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                with suppress(OSError):
+                    reader, writer = await asyncio.open_connection(target, port)
+                    writer.write(request)
+                    status_line = await reader.readline()
+                    writer.close()
+                    if b" 200 " in status_line:
+                        return
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise StartError(
+            f"The server on port {port} is not ready after {seconds:.0f} seconds: see its log."
+        ) from None
+
+
 async def _serve(
     bound: list[tuple[Listener, socket.socket]],
     drain_seconds: float,

@@ -200,5 +200,19 @@ def create(connection: Connection, *, email: str, name: str, role: str, password
     return True
 
 
+def set_password(connection: Connection, *, email: str, password: str) -> bool:
+    """Set a new password and end all sessions of the account; False when there is none."""
+    found = connection.execute(
+        select(_users.c.id).where(_users.c.email == normalized_email(email))
+    ).scalar()
+    if found is None:
+        return False
+    connection.execute(
+        update(_users).where(_users.c.id == found).values(password_hash=_hasher.hash(password))
+    )
+    connection.execute(delete(_sessions).where(_sessions.c.user_id == found))
+    return True
+
+
 def _agent(row: Any) -> Agent:
     return Agent(row.id, row.name, row.email, row.role, row.avatar_url)

@@ -20,7 +20,8 @@ class HotStatement:
 
     def __init__(self, statement: Select[Any]) -> None:
         self._statement = statement
-        self._compiled: dict[str, tuple[str, list[str]]] = {}
+        # by dialect: the text, the names of its parameters in order, the values of its constants
+        self._compiled: dict[str, tuple[str, list[str], Mapping[str, Any]]] = {}
 
     def rows(self, connection: Connection, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Execute with ``parameters``; the rows of the driver."""
@@ -31,10 +32,12 @@ class HotStatement:
                 dialect=dialect, compile_kwargs={"render_postcompile": True}
             )
             assert isinstance(compiled, SQLCompiler)  # noqa: S101  a SELECT compiles to nothing else
-            ready = (compiled.string, list(compiled.positiontup or ()))
+            ready = (compiled.string, list(compiled.positiontup or ()), compiled.params)
             self._compiled[dialect.name] = ready
-        text, names = ready
-        values = tuple(parameters[name] for name in names)
+        text, names, constants = ready
+        values = tuple(
+            parameters[name] if name in parameters else constants[name] for name in names
+        )
         return connection.exec_driver_sql(text, values).all()
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 from sanic import Request, Sanic
-from sanic.response import HTTPResponse
+from sanic.response import BaseHTTPResponse, HTTPResponse
 
 from app import clock, log
 from app.config import Settings
@@ -101,7 +101,7 @@ async def _failed(request: Request, error: Exception) -> HTTPResponse:
     return problems.answer(error, getattr(request.ctx, "request_id", ""))
 
 
-async def _finish(request: Request, response: HTTPResponse) -> None:
+async def _finish(request: Request, response: BaseHTTPResponse) -> None:
     made: context.Context = request.app.ctx.deskline
     ctx = request.ctx
     secure(response, request.path, made.settings)
@@ -125,7 +125,7 @@ async def _finish(request: Request, response: HTTPResponse) -> None:
     )
 
 
-def secure(response: HTTPResponse, path: str, settings: Settings) -> None:
+def secure(response: BaseHTTPResponse, path: str, settings: Settings) -> None:
     """Add the security headers. Only the widget's page may stand in a frame of another site."""
     framed = path == "/widget" or path.startswith("/widget/")
     headers = response.headers
