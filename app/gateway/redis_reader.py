@@ -50,8 +50,14 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Parse ``redis://[USER:PASSWORD@]HOST[:PORT][/DB]``; pub/sub knows no database number."""
+        """Parse ``redis://[USER:PASSWORD@]HOST[:PORT][/DB]``; pub/sub knows no database number.
+
+        ``rediss://`` is TLS. ValueError for another scheme: ``embedded://`` must have been
+        replaced by the address of the Redis that was started for it.
+        """
         parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss"):
+            raise ValueError("the gateway needs a redis:// or rediss:// address")
         return cls(
             host=parts.hostname or "127.0.0.1",
             port=parts.port or 6379,
@@ -230,6 +236,7 @@ class RedisReader:
             self._listener.restored()
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         delay = FIRST_RETRY_SECONDS
         failed = ""
         while True:
@@ -242,7 +249,7 @@ class RedisReader:
                 failed = text
             else:
                 failed = ""
-                delay = FIRST_RETRY_SECONDS
+                began = loop.time()
                 try:
                     reason = await self._serve(stream)
                 finally:
@@ -251,7 +258,10 @@ class RedisReader:
                     stream.abort("the gateway stops")
                 self._log.warning("redis down", address=repr(self._address), reason=reason)
                 self._listener.interrupted()
-            # full jitter: the gateways must not come back all at the same moment
+                # a connection that never lasts (no right to subscribe) must not spin
+                if loop.time() - began > MAX_RETRY_SECONDS:
+                    delay = FIRST_RETRY_SECONDS
+            # jitter: the gateways must not come back all at the same moment
             await asyncio.sleep(delay * (0.5 + self._random() / 2))
             delay = min(delay * 2, MAX_RETRY_SECONDS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import signal
 import socket
@@ -10,13 +11,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import websockets
+from sanic import Sanic
 
+from app import config
 from app.gateway import pusher
-from tests.gateway.conftest import APPLICATION, Client, Gateway, RedisServer, until
+from app.gateway.redis_reader import Address
+from app.gateway.server import attach
+from tests.gateway.conftest import APPLICATION, Client, Gateway, RedisServer, free_port, until
 
 EVENT = b'{"event":"message.created","channel":"private-conversation.7","data":"{\\"seq\\": 1}"}'
 CHANNEL = "private-conversation.7"
@@ -333,3 +339,49 @@ def test_metrics_have_the_nodes_counters(gateway: Gateway) -> None:
     text = gateway.get("/metrics").text
     for name in ("connections", "deliveries_total", "slow_readers_total", "redis_up"):
         assert f"deskline_gateway_{name} " in text
+
+
+# --- attached to another application, as the mode `run` does it
+
+
+async def test_attached_it_serves_and_leaves_the_others_routes_alone(
+    redis_server: RedisServer, settings: config.Settings
+) -> None:
+    settings = dataclasses.replace(
+        settings, redis_url=redis_server.url, gateway_port=free_port(), drain_seconds=1
+    )
+    app: Sanic[Any, Any] = Sanic("deskline_test_attached", configure_logging=False)
+    node = attach(app, settings)
+    server: Any = await app.create_server(
+        host="127.0.0.1", port=free_port(), return_asyncio_server=True, access_log=False
+    )
+    await server.startup()
+    await server.before_start()
+    await server.after_start()
+    try:
+        await until(lambda: node.is_ready)
+        paths = {route.path for route in app.router.routes}
+        assert "apps/<app_id:str>/events" in paths
+        assert not {"healthz", "readyz", "metrics"} & paths
+        url = f"ws://127.0.0.1:{settings.gateway_port}/app/{APPLICATION.key}?protocol=7"
+        async with websockets.connect(url) as websocket:
+            assert "connection_established" in str(await websocket.recv())
+            draining = asyncio.create_task(server.before_stop())
+            assert "4200" in str(await websocket.recv())
+            await draining
+    finally:
+        await server.after_stop()
+        server.close()
+    with pytest.raises(OSError, match=str(settings.gateway_port)):
+        await websockets.connect(url)
+
+
+def test_an_embedded_address_that_nobody_replaced_is_refused() -> None:
+    with pytest.raises(ValueError, match="redis://"):
+        Address.parse("embedded://")
+
+
+def test_addresses_are_parsed_and_do_not_show_the_password() -> None:
+    address = Address.parse("rediss://us%40er:p%2Fw@example:7000/0")
+    assert address == Address("example", 7000, "us@er", "p/w", tls=True)
+    assert repr(address) == "example:7000"
