@@ -13,25 +13,18 @@ export type ConversationDetail = Schemas['ConversationDetail']
 export type VisitorContext = Schemas['VisitorContext']
 export type WidgetConversation = Schemas['WidgetConversation']
 export type Realtime = Schemas['Realtime']
-export type CurrentUser = Schemas['CurrentUser']
-export type LoginAnswer = Schemas['LoginAnswer']
+export type CurrentUser = Schemas['User']
+export type LoginAnswer = Schemas['LoginResponse']
 export type Me = Schemas['Me']
 export type WidgetInbox = Schemas['WidgetInbox']
+export type WidgetPage = Schemas['WidgetPage']
 export type WidgetSession = Schemas['WidgetSession']
-export type FirstMessageAnswer = Schemas['FirstMessageAnswer']
-export type Problem = Schemas['Problem']
-
-/** One page of history, ascending by seq. `has_more`: there is more in the direction that was asked for. */
-export interface MessagePage {
-  items: Message[]
-  next_cursor: null
-  has_more: boolean
-}
-
-export interface ConversationPage {
-  items: Conversation[]
-  next_cursor: string | null
-}
+export type FirstMessageAnswer = Schemas['FirstMessage']
+export type Problem = Schemas['ProblemDocument']
+export type MessagePage = Schemas['MessagePage']
+export type ConversationPage = Schemas['ConversationPage']
+export type NewMessage = Schemas['NewMessage']
+export type NewWidgetMessage = Schemas['NewWidgetMessage']
 
 /** What `private-inbox.{id}` carries: a conversation without the reader's own fields. */
 export type ConversationEvent = Omit<Conversation, 'read_seq' | 'unread'>

@@ -9,6 +9,7 @@ import type {
   ReadMoved,
   WidgetConversation,
   WidgetConversationEvent,
+  WidgetPage,
   WidgetSession,
 } from '@shared/api-types'
 import { safeStorage } from '@shared/browser'
@@ -42,7 +43,7 @@ export const useWidget = defineStore('widget', () => {
   const lastArrived = shallowRef<Message | null>(null)
 
   let token = storage?.getItem(tokenKey) ?? null
-  let page: { url: string; title: string; referrer: string } | undefined
+  let page: WidgetPage | undefined
   let connection: Connection | null = null
   let thread: Thread | null = null
   let opening: Promise<void> | null = null
@@ -76,7 +77,7 @@ export const useWidget = defineStore('widget', () => {
   /** Whether this browser has been here before, so that a session is worth opening before the visitor asks. */
   const returning = computed(() => token !== null)
 
-  function setPage(value: { url: string; title: string; referrer: string }): void {
+  function setPage(value: WidgetPage): void {
     page = value
   }
 
