@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 DEMO_EMAIL: Final = "admin@demo.com"
+# a second account, so that a demo can show two agents claiming one conversation
+DEMO_AGENT_EMAIL: Final = "agent@demo.com"
 DEMO_PASSWORD: Final = "password123"  # noqa: S105  the demo account, refused outside of demos
 DEMO_INBOX_KEY: Final = "demo"
 
@@ -382,11 +384,15 @@ def _demo(_arguments: argparse.Namespace, env: Environment) -> int:
 def _make_demo(connection: Connection) -> bool:
     from app.chat import accounts, inboxes
 
-    user = accounts.create(
-        connection, email=DEMO_EMAIL, name="Demo Admin", role="admin", password=DEMO_PASSWORD
-    )
+    made = [
+        accounts.create(connection, email=email, name=name, role=role, password=DEMO_PASSWORD)
+        for email, name, role in (
+            (DEMO_EMAIL, "Demo Admin", "admin"),
+            (DEMO_AGENT_EMAIL, "Demo Agent", "agent"),
+        )
+    ]
     _, inbox = inboxes.create(connection, name="Demo shop", key=DEMO_INBOX_KEY)
-    return user or inbox
+    return any(made) or inbox
 
 
 def _checkconfig(arguments: argparse.Namespace, env: Environment) -> int:

@@ -1,0 +1,130 @@
+"""Small clients of the HTTP API: an agent and a visitor."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import Deskline
+
+
+class Agent:
+    """A logged-in member of the staff."""
+
+    def __init__(self, deskline: Deskline, email: str) -> None:
+        self.http = httpx.Client(base_url=deskline.url, timeout=20)
+        answer = self.http.post(
+            "/api/v1/auth/login", json={"email": email, "password": deskline.password}
+        )
+        assert answer.status_code == 200, answer.text
+        self.user = answer.json()["user"]
+        self.csrf = {"X-CSRF-Token": answer.json()["csrf_token"]}
+
+    def get(self, path: str, **params: Any) -> httpx.Response:
+        return self.http.get(f"/api/v1{path}", params=params)
+
+    def post(self, path: str, body: Any = None) -> httpx.Response:
+        return self.http.post(f"/api/v1{path}", json=body, headers=self.csrf)
+
+    def send(
+        self, conversation_id: int, body: str, *, kind: str = "text", client_id: str | None = None
+    ) -> httpx.Response:
+        message = {"client_id": client_id or str(uuid.uuid4()), "body": body, "kind": kind}
+        return self.post(f"/conversations/{conversation_id}/messages", message)
+
+    def messages(self, conversation_id: int, **params: Any) -> dict[str, Any]:
+        answer = self.get(f"/conversations/{conversation_id}/messages", **params)
+        assert answer.status_code == 200, answer.text
+        page: dict[str, Any] = answer.json()
+        return page
+
+
+class Visitor:
+    """A visitor with a token."""
+
+    def __init__(self, deskline: Deskline, **session: Any) -> None:
+        self.http = httpx.Client(base_url=deskline.url, timeout=20)
+        self.session = self.open(deskline.inbox_key, **session)
+        self.http.headers["Authorization"] = f"Bearer {self.session['visitor_token']}"
+
+    @property
+    def id(self) -> int:
+        return int(self.session["visitor"]["id"])
+
+    def open(self, inbox_key: str, **session: Any) -> dict[str, Any]:
+        answer = self.http.post(
+            "/api/v1/widget/session",
+            json={"inbox_key": inbox_key, **session},
+            headers={"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Firefox/133.0"},
+        )
+        assert answer.status_code == 200, answer.text
+        opened: dict[str, Any] = answer.json()
+        return opened
+
+    def get(self, path: str, **params: Any) -> httpx.Response:
+        return self.http.get(f"/api/v1/widget{path}", params=params)
+
+    def post(self, path: str, body: Any = None) -> httpx.Response:
+        return self.http.post(f"/api/v1/widget{path}", json=body)
+
+    def start(self, body: str, client_id: str | None = None) -> httpx.Response:
+        message = {"client_id": client_id or str(uuid.uuid4()), "body": body}
+        return self.post("/conversations", message)
+
+    def send(self, conversation_id: int, body: str, client_id: str | None = None) -> httpx.Response:
+        message = {"client_id": client_id or str(uuid.uuid4()), "body": body}
+        return self.post(f"/conversations/{conversation_id}/messages", message)
+
+    def conversation(self, body: str = "hello") -> int:
+        """Start a conversation; gives its id."""
+        answer = self.start(body)
+        assert answer.status_code == 201, answer.text
+        return int(answer.json()["conversation"]["id"])
+
+
+@pytest.fixture(scope="session")
+def agent(deskline: Deskline) -> Iterator[Agent]:
+    logged_in = Agent(deskline, deskline.email)
+    yield logged_in
+    logged_in.http.close()
+
+
+@pytest.fixture(scope="session")
+def second_agent(deskline: Deskline) -> Iterator[Agent]:
+    logged_in = Agent(deskline, deskline.second_email)
+    yield logged_in
+    logged_in.http.close()
+
+
+@pytest.fixture
+def new_visitor(deskline: Deskline) -> Iterator[Callable[..., Visitor]]:
+    made: list[Visitor] = []
+
+    def make(**session: Any) -> Visitor:
+        made.append(Visitor(deskline, **session))
+        return made[-1]
+
+    yield make
+    for visitor in made:
+        visitor.http.close()
+
+
+@pytest.fixture
+def visitor(new_visitor: Callable[..., Visitor]) -> Visitor:
+    return new_visitor()
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The answer is a problem document with this status and code; gives the document."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    document: dict[str, Any] = answer.json()
+    assert document["status"] == status
+    assert document["code"] == code
+    assert document["title"]
+    assert document["detail"]
+    return document
