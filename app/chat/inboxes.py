@@ -11,7 +11,7 @@ from app import clock
 from app.db import schema
 
 DEFAULT_GREETING: Final = "Hello! How can we help?"
-DEFAULT_COLOR: Final = "#2563eb"
+DEFAULT_COLOR: Final = "#0d6b58"
 DEFAULT_LANGUAGES: Final = ("en", "zh-Hant-TW")
 
 _inboxes = schema.inboxes
