@@ -67,6 +67,9 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     reportCompressedSize: false,
     rolldownOptions: {
+      output: {
+        codeSplitting: { groups: [{ name: 'vue', test: /node_modules\/(@?vue|@intlify)\// }] },
+      },
       input: ['shop', 'widget', 'dashboard', 'docs'].map((face) => `${root}${face}/index.html`),
     },
   },
