@@ -49,7 +49,8 @@ export function connect(options: ConnectionOptions): Connection {
     wsPort: realtime.wsPort,
     wssPort: realtime.wssPort,
     forceTLS: realtime.forceTLS,
-    enabledTransports: ['ws', 'wss'],
+    // The other one would only be refused: behind one address there is one of them.
+    enabledTransports: realtime.forceTLS ? ['wss'] : ['ws'],
     enableStats: false,
     // A half-open socket is found after 30 s of silence plus 6 s without a pong.
     activityTimeout: 30_000,

@@ -17,8 +17,6 @@ export default {
     lead: 'Six pieces, made in March. When they are gone, we make something else.',
     add: 'Add to basket',
     ask: 'Ask about it',
-    askAbout: 'Ask about: {name}',
-    addNamed: 'Add to basket: {name}',
     teapot: { name: 'Celadon teapot', text: '450 ml, wood-ash glaze, pours without a drip' },
     cups: { name: 'Pair of cups', text: 'Thumb-width walls that keep the heat in' },
     oolong: { name: 'High-mountain oolong', text: '75 g, picked at 1,600 m, lightly baked' },

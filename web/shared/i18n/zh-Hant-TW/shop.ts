@@ -19,8 +19,6 @@ const messages: typeof en = {
     lead: '六件作品，三月製成。售完之後，我們會做別的。',
     add: '加入購物籃',
     ask: '詢問此商品',
-    askAbout: '詢問：{name}',
-    addNamed: '加入購物籃：{name}',
     teapot: { name: '青瓷茶壺', text: '450 毫升，木灰釉，斷水俐落' },
     cups: { name: '對杯', text: '厚度如拇指的杯壁，留得住溫度' },
     oolong: { name: '高山烏龍', text: '75 公克，海拔 1,600 公尺採摘，輕焙火' },
