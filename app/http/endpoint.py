@@ -58,7 +58,7 @@ class Call:
 Handler = Callable[[Call], Coroutine[Any, Any, HTTPResponse]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Endpoint:
     """The description of one call; ``path`` is written as in OpenAPI, with ``{name}`` for ids."""
 
