@@ -1,0 +1,1 @@
+../../../tools/pick_mirror.py
