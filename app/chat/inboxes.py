@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from app import clock
 from app.db import schema
 
-DEFAULT_GREETING: Final = "Hello! How can we help?"
+# empty: the widget greets in the language of its reader
+DEFAULT_GREETING: Final = ""
 DEFAULT_COLOR: Final = "#0d6b58"
 DEFAULT_LANGUAGES: Final = ("en", "zh-Hant-TW")
 
