@@ -77,6 +77,8 @@ def make_engine(url: str, *, pool_size: int = POOL_THREADS) -> Engine:
         return _sqlite_engine(url, pool_size)
     return create_engine(
         url,
+        # The hot statements are compiled once and executed with tuples of values.
+        paramstyle="format",
         # Every read-then-write of ours locks its row first; READ COMMITTED then lets the
         # statements after the lock see what the previous holder committed, and avoids the gap
         # locks of REPEATABLE READ.
