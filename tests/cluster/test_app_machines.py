@@ -109,11 +109,11 @@ def test_the_account_cannot_change_its_own_program(inventory: Inventory, machine
     for name in inventory.groups["app"] + inventory.groups["realtime"]:
         host = machine(name)
         writable = host.check_output(
-            "runuser -u deskline -- find /opt/deskline/ /etc/deskline ! -type l -writable"
+            "cd / && runuser -u deskline -- find /opt/deskline/ /etc/deskline ! -type l -writable"
         )
         assert writable == ""
         shown = host.check_output(
-            "runuser -u deskline -- /opt/deskline/current/venv/bin/python -m app --help"
+            "cd / && runuser -u deskline -- /opt/deskline/current/venv/bin/python -m app --help"
         )
         assert "Deskline" in shown
 

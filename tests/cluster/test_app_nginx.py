@@ -57,7 +57,7 @@ def test_what_is_for_machines_stays_inside(http: httpx.Client, path: str) -> Non
 
 
 def test_metrics_and_the_channels_api_are_there_behind(
-    inventory: Inventory, machine: Machine
+    inventory: Inventory, machine: Machine, secrets: dict[str, str]
 ) -> None:
     host = machine(inventory.groups["realtime"][0])
     address = inventory.addresses("realtime")[0]
@@ -65,7 +65,7 @@ def test_metrics_and_the_channels_api_are_there_behind(
     assert "deskline_gateway_connections" in shown
     assert "401" in host.check_output(
         f"curl --silent --output /dev/null --write-out %{{http_code}}"
-        f" http://{address}:8081/apps/1/channels"
+        f" http://{address}:8081/apps/{secrets['vault_pusher_app_id']}/channels"
     )
 
 
