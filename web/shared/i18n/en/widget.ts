@@ -3,7 +3,7 @@ export default {
   greeting: 'Hello! How can we help?',
   greetingHint: 'Write to us here. You can close this window; the answer will be waiting.',
   team: 'Our team',
-  teamReplies: 'We usually answer within a few minutes',
+  teamReplies: 'We usually reply in minutes',
   agentHere: '{name} is looking after you',
   agentLabel: 'Support',
   log: 'Messages',
