@@ -1,0 +1,205 @@
+"""Passwords, sessions, tokens, and what is made of a visitor's headers."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select, text
+
+from app import clock
+from app.chat import accounts, channels, inboxes, visitors
+from app.chat.errors import InvalidCredentials
+from app.chat.visitors import VisitorIdentity, VisitorTokens
+from app.db import schema
+from app.db.engines import Database
+from app.http.proxies import client_address
+
+KEY = "k" * 40
+
+
+@pytest.fixture
+def with_account(database: Database) -> Database:
+    with database.write() as connection:
+        assert accounts.create(
+            connection, email="Bo@Example.com ", name="Bo", role="agent", password="right-horse"
+        )
+    return database
+
+
+def test_passwords_are_stored_as_argon2id(with_account: Database) -> None:
+    with with_account.read() as connection:
+        stored = connection.execute(
+            select(schema.users.c.password_hash).where(schema.users.c.name == "Bo")
+        ).scalar_one()
+    assert stored.startswith("$argon2id$")
+
+
+def test_login_finds_the_account_whatever_the_case(with_account: Database) -> None:
+    token, session = accounts.log_in(with_account, " BO@example.COM", "right-horse")
+    found = accounts.find_session(with_account, token)
+    assert found == session
+    assert found is not None
+    assert found.agent.name == "Bo"
+
+
+def test_the_database_holds_no_usable_token(with_account: Database) -> None:
+    token, session = accounts.log_in(with_account, "bo@example.com", "right-horse")
+    with with_account.read() as connection:
+        stored = connection.execute(select(schema.sessions.c.token_hash)).scalars().all()
+    assert stored == [session.token_hash]
+    assert token not in stored
+    assert accounts.find_session(with_account, session.token_hash) is None
+
+
+@pytest.mark.parametrize(
+    ("email", "password"), [("bo@example.com", "wrong"), ("no@example.com", "right-horse")]
+)
+def test_wrong_credentials(with_account: Database, email: str, password: str) -> None:
+    with pytest.raises(InvalidCredentials):
+        accounts.log_in(with_account, email, password)
+
+
+def test_a_disabled_account_is_out_at_once(with_account: Database) -> None:
+    token, _ = accounts.log_in(with_account, "bo@example.com", "right-horse")
+    with with_account.write() as connection:
+        connection.execute(text("UPDATE users SET active = 0 WHERE name = 'Bo'"))
+    assert accounts.find_session(with_account, token) is None
+    with pytest.raises(InvalidCredentials):
+        accounts.log_in(with_account, "bo@example.com", "right-horse")
+
+
+def test_sessions_expire_and_are_renewed_by_use(
+    with_account: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = clock.now_source()
+    token, _ = accounts.log_in(with_account, "bo@example.com", "right-horse")
+    for days in (8, 16, 24):
+        monkeypatch.setattr(clock, "now_source", lambda days=days: start + timedelta(days=days))
+        assert accounts.find_session(with_account, token) is not None
+    monkeypatch.setattr(clock, "now_source", lambda: start + timedelta(days=24 + 15))
+    assert accounts.find_session(with_account, token) is None
+
+
+def test_a_new_password_ends_all_sessions(with_account: Database) -> None:
+    token, _ = accounts.log_in(with_account, "bo@example.com", "right-horse")
+    with with_account.write() as connection:
+        assert accounts.set_password(connection, email="BO@example.com", password="new-horse-1")
+        assert not accounts.set_password(connection, email="x@example.com", password="x" * 8)
+    assert accounts.find_session(with_account, token) is None
+    accounts.log_in(with_account, "bo@example.com", "new-horse-1")
+
+
+def test_making_things_twice_changes_nothing(with_account: Database) -> None:
+    with with_account.write() as connection:
+        assert not accounts.create(
+            connection, email="bo@example.com", name="Other", role="admin", password="x" * 8
+        )
+        key, created = inboxes.create(connection, name="New shop")
+        assert created
+        assert inboxes.create(connection, name="New shop") == (key, False)
+        assert inboxes.create(connection, name="Else", key=key) == (key, False)
+
+
+def test_csrf_tokens_belong_to_one_session() -> None:
+    token = accounts.csrf_token(KEY, "hash-a")
+    assert accounts.csrf_matches(KEY, "hash-a", token)
+    for wrong in ("", "é", token[:-1], token.upper(), accounts.csrf_token(KEY, "hash-b")):
+        assert not accounts.csrf_matches(KEY, "hash-a", wrong)
+
+
+def test_visitor_tokens_cannot_be_made_without_the_key() -> None:
+    tokens = VisitorTokens(KEY)
+    identity = VisitorIdentity(7, 3)
+    token = tokens.make(identity)
+    assert tokens.read(token) == identity
+    damaged = token[:-2] + ("AA" if token[-2:] != "AA" else "BB")
+    for wrong in (damaged, "", "x.y.z", VisitorTokens("o" * 40).make(identity)):
+        assert tokens.read(wrong) is None
+
+
+def test_visitor_tokens_grow_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = VisitorTokens(KEY)
+    token = tokens.make(VisitorIdentity(7, 3))
+    monkeypatch.setattr(visitors, "TOKEN_LIFETIME_SECONDS", -1)
+    assert tokens.read(token) is None
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "name"),
+    [
+        (
+            "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0",
+            "Firefox 133, Linux",
+        ),
+        (
+            "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/130.0.0.0 Safari/537.36 "
+            "Edg/130.0",
+            "Edge 130, Windows",
+        ),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605 Version/17.0 "
+            "Mobile/15E148 Safari/604.1",
+            "Safari 17, iOS",
+        ),
+        (
+            "Mozilla/5.0 (Linux; Android 14) Chrome/130.0 Mobile Safari/537.36",
+            "Chrome 130, Android",
+        ),
+        ("curl/8", None),
+        ("", None),
+    ],
+)
+def test_browser_names(user_agent: str, name: str | None) -> None:
+    assert visitors.browser_name(user_agent) == name
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://a.example/b?c=d", "https://a.example/b?c=d"),
+        ("javascript:alert(1)", None),
+        ("data:text/html,x", None),
+        ("http://[", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_only_web_addresses_are_shown_to_staff(url: str | None, kept: str | None) -> None:
+    assert visitors.web_url(url) == kept
+
+
+def test_signatures_are_those_of_the_public_documentation() -> None:
+    """The example of "Generating the authentication string" in the Pusher Channels docs."""
+    auth = channels.sign(
+        "278d425bdf160c739803", "7ad3773142a6692b25b8", "1234.1234", "private-foobar"
+    )
+    assert auth == (
+        "278d425bdf160c739803:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"
+    )
+
+
+PROXIES = tuple(ipaddress.ip_network(n) for n in ("10.0.0.1/32", "192.168.0.0/16", "fd00::/8"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "1.1.1.1, 203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "203.0.113.9, 192.168.7.7", "203.0.113.9"),
+        ("10.0.0.1", "192.168.1.1", "192.168.1.1"),
+        ("10.0.0.1", None, "10.0.0.1"),
+        ("10.0.0.1", "nonsense", "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.9, nonsense", "10.0.0.1"),
+        ("10.0.0.2", "203.0.113.9", "10.0.0.2"),
+        ("203.0.113.5", "10.0.0.1", "203.0.113.5"),
+        ("fd00::1", "2001:db8::9", "2001:db8::9"),
+        ("::ffff:10.0.0.1", "203.0.113.9", "203.0.113.9"),
+    ],
+)
+def test_the_real_address_behind_trusted_proxies(
+    peer: str, forwarded: str | None, client: str
+) -> None:
+    assert client_address(peer, forwarded, PROXIES) == client

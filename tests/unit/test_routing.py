@@ -1,0 +1,143 @@
+"""Read routing: two SQLite files stand for the primary and its replica."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from app.chat import messages
+from app.chat.errors import NotFound
+from app.db import engines, routing, schema
+from app.db.engines import Database
+from app.db.routing import HistoryRouting
+from tests.unit.conftest import make_database, settings_for
+
+
+class Pair:
+    """A primary that is ahead of its replica by whatever was added after ``replicate``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.primary, self.replica = folder / "primary.db", folder / "replica.db"
+        make_database(self.primary)
+        self.replicate()
+        self.database = Database(settings_for(self.primary, self.replica))
+        self.routing = HistoryRouting(self.database)
+
+    def replicate(self) -> None:
+        engine = engines.make_engine(f"sqlite:///{self.primary}")
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        engine.dispose()
+        shutil.copyfile(self.primary, self.replica)
+
+    def add(self, seq: int) -> None:
+        with self.database.write() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO messages (conversation_id, stream, seq, client_id, sender_type, "
+                    "sender_id, kind, body, created_at) VALUES (1, 0, :seq, :client, 'visitor', "
+                    "1, 'text', 'x', '2026-01-01 00:00:00.000000')"
+                ),
+                {"seq": seq, "client": f"c{seq}"},
+            )
+            connection.execute(
+                text("UPDATE conversations SET last_seq_public = :seq WHERE id = 1"), {"seq": seq}
+            )
+
+    def read(self, known_seq: int, conversation_id: int = 1) -> tuple[list[int], str]:
+        items, _, target = messages.history(
+            self.routing,
+            conversation_id=conversation_id,
+            stream=schema.PUBLIC,
+            after_seq=None,
+            before_seq=None,
+            known_seq=known_seq,
+            limit=50,
+        )
+        return [item["seq"] for item in items], target
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    made = Pair(tmp_path)
+    yield made
+    made.database.close()
+
+
+def test_history_is_read_from_the_replica(pair: Pair) -> None:
+    pair.add(1)
+    assert pair.read(known_seq=0) == ([], "replica")
+
+
+def test_a_reader_that_knows_more_than_the_replica_reads_the_primary(pair: Pair) -> None:
+    pair.add(1)
+    pair.add(2)
+    assert pair.read(known_seq=2) == ([1, 2], "primary")
+    assert pair.routing.reads["primary", "behind"] == 1
+
+
+def test_the_replica_serves_again_when_it_has_caught_up(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.add(1)
+    pair.replicate()
+    assert pair.read(known_seq=1) == ([1], "replica")
+    assert pair.routing.reads["replica", "ok"] == 1
+    pair.database.close()
+
+
+def test_after_seq_counts_as_known(pair: Pair) -> None:
+    for seq in (1, 2):
+        pair.add(seq)
+    items, _, target = messages.history(
+        pair.routing,
+        conversation_id=1,
+        stream=schema.PUBLIC,
+        after_seq=1,
+        before_seq=None,
+        known_seq=0,
+        limit=50,
+    )
+    assert ([item["seq"] for item in items], target) == ([2], "primary")
+
+
+def test_a_conversation_that_the_replica_lacks(pair: Pair) -> None:
+    with pair.database.write() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO conversations SELECT 9, inbox_id, visitor_id, status, assignee_id, "
+                "0, 0, 0, created_at, updated_at FROM conversations WHERE id = 1"
+            )
+        )
+    assert pair.read(known_seq=0, conversation_id=9) == ([], "primary")
+    with pytest.raises(NotFound):
+        pair.read(known_seq=0, conversation_id=99)
+
+
+def test_a_broken_replica_is_left_alone_for_a_while(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(routing.time, "monotonic", lambda: now[0])
+    pair.add(1)
+    replica = pair.database.replica
+    assert replica is not None
+    with replica.connect() as connection:
+        connection.exec_driver_sql("DROP TABLE messages")
+    assert pair.read(known_seq=0) == ([1], "primary")
+    assert pair.read(known_seq=0) == ([1], "primary")
+    assert pair.routing.reads["primary", "failed"] == 1
+    assert pair.routing.reads["primary", "suspect"] == 1
+    now[0] += routing.SUSPECT_SECONDS
+    assert pair.read(known_seq=0) == ([1], "primary")
+    assert pair.routing.reads["primary", "failed"] == 2
+
+
+def test_without_a_replica_everything_is_read_from_the_primary(database: Database) -> None:
+    alone = HistoryRouting(database)
+    _, target = alone.read(1, schema.PUBLIC, 0, lambda _connection: None)
+    assert target == "primary"
+    assert alone.reads == {("primary", "none"): 1}
