@@ -6,6 +6,7 @@
  * of the tab or a night without network loses nothing.
  */
 import { ApiError, isTransient } from './api'
+import { randomUuid } from './uuid'
 
 export interface PendingMessage {
   clientId: string
@@ -48,7 +49,7 @@ export class Outbox {
 
   constructor(options: OutboxOptions) {
     this.#options = {
-      makeId: () => crypto.randomUUID(),
+      makeId: randomUuid,
       now: () => new Date(),
       setTimer: (callback, ms) => setTimeout(callback, ms),
       clearTimer: (timer) => {
