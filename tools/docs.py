@@ -33,7 +33,9 @@ def settings_page() -> str:
         "|---|---|---|---|---|",
     ]
     for setting in config.SETTINGS:
-        default = "none" if setting.default is None else f"`{setting.default}`" * bool(setting.default)
+        default = (
+            "none" if setting.default is None else f"`{setting.default}`" * bool(setting.default)
+        )
         needed = ", ".join(name for name in config.PROCESSES if name in setting.required_by)
         secret = " **Secret.**" if setting.secret else ""
         cells = (setting.kind, default, needed, setting.meaning + "." + secret)
