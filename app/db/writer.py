@@ -495,10 +495,10 @@ def _find_conversations(
     if not homeless:
         return [m.conversation_id for m in messages], set()
     locked = connection.execute(_LOCK_VISITORS, {"ids": sorted(homeless)})
-    inbox_of: dict[int, int] = dict(locked.tuples().all())
+    inbox_of: dict[int, int] = dict(locked.all())
     ids = list(inbox_of)
     current: dict[int, int] = dict(
-        connection.execute(_OPEN_CONVERSATIONS, {"visitor_ids": ids}).tuples().all()
+        connection.execute(_OPEN_CONVERSATIONS, {"visitor_ids": ids}).all()
     )
     pairs = [
         (m.visitor_id, m.client_id)
@@ -559,9 +559,7 @@ def _lock_conversations(
     rows = connection.execute(_LOCK_CONVERSATIONS, {"ids": ids}).all()
     # a separate statement: joined, the visitor's row would be locked as well, after a conversation
     names: dict[int, str] = dict(
-        connection.execute(_VISITOR_NAMES, {"ids": sorted({row.visitor_id for row in rows})})
-        .tuples()
-        .all()
+        connection.execute(_VISITOR_NAMES, {"ids": sorted({row.visitor_id for row in rows})}).all()
     )
     return {
         row.id: _Conversation(

@@ -54,9 +54,12 @@ def test_a_second_run_waits_and_finds_nothing_to_do(tmp_path: Path) -> None:
 def test_a_run_that_never_ends_is_reported(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/x.db"
     said: list[str] = []
-    with migrate._connect(url) as connection, migrate._only_one(connection, url, said.append, 1):
-        with pytest.raises(migrate.MigrationError, match="Another migration"):
-            migrate.upgrade(url, say=said.append, wait_seconds=0.3)
+    with (
+        migrate._connect(url) as connection,
+        migrate._only_one(connection, url, said.append, 1),
+        pytest.raises(migrate.MigrationError, match="Another migration"),
+    ):
+        migrate.upgrade(url, say=said.append, wait_seconds=0.3)
     assert said == ["migrate: another run is at work; waiting for it to end"]
 
 

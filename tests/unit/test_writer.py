@@ -101,8 +101,7 @@ async def test_what_gathers_during_a_commit_is_one_batch(stand: Stand) -> None:
     gate = Gate(stand)
     async with running(stand) as made:
         first = asyncio.create_task(made.store(message()))
-        while made.queued or not made._thread.is_alive():
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
         rest = [asyncio.create_task(made.store(message())) for _ in range(600)]
         await asyncio.sleep(0.05)
         gate.open.set()
@@ -254,7 +253,7 @@ async def test_closing_stores_what_waits_and_refuses_the_rest(stand: Stand) -> N
         await made.store(message())
     gate.open.set()
     await closing
-    assert all(isinstance(await task, Stored) for task in tasks)
+    assert all(isinstance(stored, Stored) for stored in await asyncio.gather(*tasks))
     assert len(stored_rows(stand)) == 20
 
 
