@@ -40,7 +40,7 @@ def setup(*, level: str, node: str, process: str, stream: TextIO | None = None) 
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(target),
+        logger_factory=lambda *_: _Lines(target),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -60,6 +60,24 @@ def get(name: str) -> Any:
 
 def _dumps(event: Any, **_: Any) -> str:
     return orjson.dumps(event, default=str).decode()
+
+
+class _Lines:
+    """Writes lines and survives a stream that takes none: a full disk or a closed pipe must not
+    end the thread that had something to tell."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        """Write one line in one piece."""
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+    log = debug = info = warning = error = critical = exception = msg
 
 
 class _JsonHandler(logging.Handler):
