@@ -20,6 +20,8 @@ from typing import Any, Protocol, cast
 
 import uvloop
 from sanic import Sanic
+from sanic.application.state import ApplicationServerInfo
+from sanic.http.constants import HTTP
 
 from app import log
 
@@ -171,6 +173,8 @@ async def _serve(
 async def _start(app: Sanic[Any, Any], sock: socket.socket) -> _Server:
     made = await app.create_server(sock=sock, access_log=False, return_asyncio_server=True)
     server = cast(_Server, made)
+    # Sanic's run() notes this; without it every answer gets an empty Alt-Svc header
+    app.state.server_info.append(ApplicationServerInfo(settings={"version": HTTP.VERSION_1}))
     await server.startup()
     await server.before_start()
     await server.after_start()

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 from sanic import Request, Sanic
+from sanic.http import Http
 from sanic.response import BaseHTTPResponse, HTTPResponse
 
 from app import clock, log
@@ -107,8 +108,9 @@ async def _finish(request: Request, response: BaseHTTPResponse) -> None:
     secure(response, request.path, made.settings)
     response.headers["X-Request-ID"] = getattr(ctx, "request_id", "")
     response.headers["X-Deskline-Node"] = made.settings.node
-    if made.draining:
-        response.headers["Connection"] = "close"
+    if made.draining and isinstance(request.stream, Http):
+        # so that the balancer opens its next connection to a node that stays
+        request.stream.keep_alive = False
     seconds = time.perf_counter() - getattr(ctx, "started", time.perf_counter())
     route = f"/{request.route.path}" if request.route is not None else "unknown"
     request.app.ctx.metrics.answered(request.method, route, response.status, seconds)
