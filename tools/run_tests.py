@@ -246,8 +246,10 @@ def must_not_change(output: str, *, hosts_at_least: int) -> None:
 
 
 def cluster_up(stage: Stage) -> None:
-    """The machines; a dry run on them while they are fresh; the deployment."""
+    """The machines, from nothing; a dry run on them while they are fresh; the deployment."""
     lxc_or_left_out()
+    # What an earlier checkout left running has other secrets than this one.
+    playbook(stage, *LOCAL, "playbooks/local_down.yml")
     stage.step(BIN / "python", "tools/build_release.py")
     playbook(stage, *LOCAL, "playbooks/local_up.yml")
     playbook(stage, *LOCAL, "site.yml", "--check", "--diff")
