@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from app import config, log
 from app.config import ConfigError, Settings
 from app.serving import Listener, StartError
+from app.version import version
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m app", description="Deskline, a self-hosted live support chat."
     )
+    made.add_argument("--version", action="version", version=f"Deskline {version()}")
     made.add_argument(
         "--env-file",
         metavar="PATH",

@@ -89,11 +89,14 @@ class Publisher:
         self._wake.set()
 
     async def close(self, timeout_seconds: float = 3.0) -> None:
-        """Send what waits, then end."""
+        """Send what waits, then end; what could not be sent in time goes to the outbox."""
         self._closing = True
         self._wake.set()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._task, timeout_seconds)
+        if self._queue:
+            left, self._queue = list(self._queue), deque()
+            await self._store(left)
 
     async def _work(self) -> None:
         while True:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from http import HTTPStatus
-from importlib import metadata
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -15,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from app.http import problems
 from app.http.endpoint import CSRF_HEADER, SESSION_COOKIE, Endpoint
 from app.http.models import ProblemDocument
+from app.version import version
 
 _REF: Final = "#/components/schemas/{model}"
 _SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {
@@ -55,7 +55,7 @@ def _document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Deskline",
-            "version": _version(),
+            "version": version(),
             "description": (
                 "Support chat: the visitor's widget and the staff's dashboard. "
                 "Errors are RFC 9457 problem documents with a stable `code`."
@@ -74,13 +74,6 @@ def _document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
             },
         },
     }
-
-
-def _version() -> str:
-    try:
-        return metadata.version("deskline")
-    except metadata.PackageNotFoundError:
-        return "0.1.0"
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:

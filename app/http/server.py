@@ -133,7 +133,6 @@ def secure(response: BaseHTTPResponse, path: str, settings: Settings) -> None:
     headers = response.headers
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "strict-origin-when-cross-origin"
-    headers["Cross-Origin-Opener-Policy"] = "same-origin"
     headers["Permissions-Policy"] = "camera=(), microphone=(), geolocation=()"
     headers["Content-Security-Policy"] = (
         "default-src 'self'; "
@@ -145,4 +144,6 @@ def secure(response: BaseHTTPResponse, path: str, settings: Settings) -> None:
     if not framed:
         headers["X-Frame-Options"] = "DENY"
     if settings.cookie_secure:
+        # browsers take these two from https only, and complain about the first one elsewhere
+        headers["Cross-Origin-Opener-Policy"] = "same-origin"
         headers["Strict-Transport-Security"] = "max-age=31536000"
