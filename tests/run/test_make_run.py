@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,7 +184,7 @@ def test_node_comes_from_a_wheel_when_the_machine_has_none(
     subprocess.run(["git", "clone", "--quiet", f"file://{clone}", folder], check=True)
     without_node = tmp_path / "bin"
     without_node.mkdir()
-    python = Path(shutil.which("python3") or "").resolve()
+    python = Path(sys.base_prefix, "bin", "python3")
     (without_node / "python3").write_text(f'#!/bin/sh\nexec {python} "$@"\n')
     (without_node / "python3").chmod(0o755)
     for tool in ("make", "sh", "git", "awk", "env", "redis-server", "uname"):
