@@ -31,7 +31,7 @@ def vagrant(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedPr
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A folder with the Vagrantfile and the inventory that it reads, so that nothing is left here."""
+    """The Vagrantfile and the inventory that it reads: vagrant leaves a folder beside them."""
     folder = tmp_path / "copy"
     (folder / "inventories/vagrant").mkdir(parents=True)
     shutil.copy(ROOT / "Vagrantfile", folder)
