@@ -249,7 +249,8 @@ def cluster_up(stage: Stage) -> None:
     """The machines, from nothing; a dry run on them while they are fresh; the deployment."""
     lxc_or_left_out()
     # What an earlier checkout left running has other secrets than this one.
-    playbook(stage, *LOCAL, "playbooks/local_down.yml")
+    for inventory in ("inventories/local", "inventories/single"):
+        playbook(stage, "-i", inventory, "playbooks/local_down.yml")
     stage.step(BIN / "python", "tools/build_release.py")
     playbook(stage, *LOCAL, "playbooks/local_up.yml")
     playbook(stage, *LOCAL, "site.yml", "--check", "--diff")
