@@ -277,8 +277,8 @@ def cluster_faces(stage: Stage) -> None:
 def cluster_down(stage: Stage) -> None:
     """Remove the machines, twice: the second time finds nothing and is fine."""
     lxc_or_left_out()
-    playbook(stage, *LOCAL, "playbooks/local_down.yml")
-    playbook(stage, *LOCAL, "playbooks/local_down.yml")
+    playbook(stage, *LOCAL, "playbooks/local_down.yml", "-e", "local_machines_remove_all=true")
+    playbook(stage, *LOCAL, "playbooks/local_down.yml", "-e", "local_machines_remove_all=true")
     pytest(stage, "tests/local")
 
 

@@ -186,8 +186,15 @@ def test_killed_at_any_moment_then_made_then_removed_without_a_trace(
     assert play(machines, "local_up") > 0
     assert len(processes_of_machine("monitor")) == 1
 
-    assert play(machines, "local_down") > 0
-    assert play(machines, "local_down") == 0, "a second run finds nothing"
+    # As `make down` does it: with another inventory's name, every machine goes.
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text(hosts.read_text().replace("m1:", "m2:"))
+    assert play(machines, "local_down") == 0, "a machine of another inventory stays"
+    assert len(processes_of_machine("monitor")) == 1
+    everything = [*machines, "-e", "local_machines_remove_all=true"]
+    assert play(everything, "local_down") > 0
+    assert play(everything, "local_down") == 0, "a second run finds nothing"
+    hosts.write_text(hosts.read_text().replace("m2:", "m1:"))
     assert not processes_of_machine("machine") | processes_of_machine("monitor")
     assert not (tmp_path / "state").exists()
     assert BRIDGE not in output("ip", "-brief", "link")
