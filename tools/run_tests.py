@@ -30,6 +30,7 @@ CI = os.environ.get("CI") == "true"
 HEARTBEAT_SECONDS = 30
 LB_URL = "http://10.83.7.11"
 LOCAL = ("-i", "inventories/local")
+DOWN = (*LOCAL, "playbooks/local_down.yml", "-e", "local_machines_remove_all=true")
 
 
 class StageFailed(Exception):
@@ -249,8 +250,7 @@ def cluster_up(stage: Stage) -> None:
     """The machines, from nothing; a dry run on them while they are fresh; the deployment."""
     lxc_or_left_out()
     # What an earlier checkout left running has other secrets than this one.
-    for inventory in ("inventories/local", "inventories/single"):
-        playbook(stage, "-i", inventory, "playbooks/local_down.yml")
+    playbook(stage, *DOWN)
     stage.step(BIN / "python", "tools/build_release.py")
     playbook(stage, *LOCAL, "playbooks/local_up.yml")
     playbook(stage, *LOCAL, "site.yml", "--check", "--diff")
@@ -277,8 +277,8 @@ def cluster_faces(stage: Stage) -> None:
 def cluster_down(stage: Stage) -> None:
     """Remove the machines, twice: the second time finds nothing and is fine."""
     lxc_or_left_out()
-    playbook(stage, *LOCAL, "playbooks/local_down.yml", "-e", "local_machines_remove_all=true")
-    playbook(stage, *LOCAL, "playbooks/local_down.yml", "-e", "local_machines_remove_all=true")
+    playbook(stage, *DOWN)
+    playbook(stage, *DOWN)
     pytest(stage, "tests/local")
 
 
