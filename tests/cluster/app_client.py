@@ -10,9 +10,26 @@ from typing import Any
 
 import httpx
 import websockets
+from testinfra.host import Host
 
 RECONNECT_SECONDS = 0.2
 ANSWER_SECONDS = 10.0
+
+# What the machines have anyway; curl they have not.
+_FETCH = """
+import http.client, json, sys, urllib.parse
+url = urllib.parse.urlsplit(sys.argv[1])
+connection = http.client.HTTPConnection(url.netloc, timeout=5)
+connection.request("GET", url.path)
+answer = connection.getresponse()
+print(json.dumps([answer.status, dict(answer.getheaders()), answer.read().decode()]))
+"""
+
+
+def fetch(host: Host, url: str) -> tuple[int, dict[str, str], str]:
+    """GET URL on the machine HOST itself: status, headers, body."""
+    status, headers, body = json.loads(host.check_output("python3 -c %s %s", _FETCH, url))
+    return status, headers, body
 
 
 class Listener:

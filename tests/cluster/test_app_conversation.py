@@ -14,7 +14,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.api.conftest import Agent, Visitor
-from tests.cluster.app_client import Listener
+from tests.cluster.app_client import Listener, fetch
 from tests.cluster.conftest import Inventory, Mysql
 from tests.conftest import Deskline
 
@@ -57,7 +57,7 @@ async def listening(
 
 def sockets(host: Host, address: str) -> int:
     """How many sockets a gateway has."""
-    shown = host.check_output(f"curl --silent http://{address}:8081/metrics")
+    _, _, shown = fetch(host, f"http://{address}:8081/metrics")
     found = re.search(r"^deskline_gateway_connections (\d+)", shown, re.MULTILINE)
     assert found, shown
     return int(found[1])
@@ -164,14 +164,18 @@ class Sender:
         self._stop.set()
 
 
+# Ends with 1 unless the answer is a 2xx.
+OPEN = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)"
+
+
 def wait_until_ready(machine: Machine, inventory: Inventory, nodes: dict[str, int]) -> None:
     """Wait for /readyz on the port of each node. Raises AssertionError after 30 s."""
     for name, port in nodes.items():
         url = f"http://{inventory.address(name)}:{port}/readyz"
-        machine(name).check_output(
-            f"for n in $(seq 60); do curl --silent --fail --output /dev/null {url} && exit 0;"
-            " sleep 0.5; done; exit 1"
-        )
+        until = time.monotonic() + 30
+        while machine(name).run("python3 -c %s %s", OPEN, url).rc:
+            assert time.monotonic() < until, f"{url} does not answer 200"
+            time.sleep(0.5)
 
 
 @pytest.mark.heavy

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from testinfra.host import Host
 
+from tests.cluster.app_client import fetch
 from tests.cluster.conftest import Inventory
 
 Machine = Callable[[str], Host]
@@ -61,12 +62,11 @@ def test_metrics_and_the_channels_api_are_there_behind(
 ) -> None:
     host = machine(inventory.groups["realtime"][0])
     address = inventory.addresses("realtime")[0]
-    shown = host.check_output(f"curl --silent http://{address}:8081/metrics")
+    status, _, shown = fetch(host, f"http://{address}:8081/metrics")
+    assert status == 200
     assert "deskline_gateway_connections" in shown
-    assert "401" in host.check_output(
-        f"curl --silent --output /dev/null --write-out %{{http_code}}"
-        f" http://{address}:8081/apps/{secrets['vault_pusher_app_id']}/channels"
-    )
+    channels = f"http://{address}:8081/apps/{secrets['vault_pusher_app_id']}/channels"
+    assert fetch(host, channels)[0] == 401
 
 
 def test_requests_take_turns(http: httpx.Client, inventory: Inventory) -> None:
@@ -132,10 +132,8 @@ def test_pages_have_the_headers_of_the_web_process(
     http: httpx.Client, inventory: Inventory, machine: Machine
 ) -> None:
     name = inventory.groups["app"][0]
-    direct = machine(name).check_output(
-        f"curl --silent --include http://{inventory.address(name)}:8000/nothing-here"
-    )
-    given = dict(re.findall(r"^([\w-]+): (.+?)\r?$", direct, re.MULTILINE))
+    _, headers, _ = fetch(machine(name), f"http://{inventory.address(name)}:8000/nothing-here")
+    given = httpx.Headers(headers)
     page = http.get("/login")
     for header in (
         "Content-Security-Policy",
