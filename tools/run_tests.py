@@ -289,7 +289,12 @@ def cluster_down(stage: Stage) -> None:
 def single(stage: Stage) -> None:
     """Molecule: everything on one machine, converge, idempotence, verify, destroy."""
     lxc_or_left_out()
-    stage.step(BIN / "molecule", "test", "--scenario-name", "single", timeout_seconds=1500)
+    stage.step(
+        *(BIN / "molecule", "test", "--scenario-name", "single"),
+        # molecule looks for ansible-playbook on the path
+        env={"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
+        timeout_seconds=1500,
+    )
 
 
 def stages() -> list[Stage]:
