@@ -170,7 +170,7 @@ def _wait_for_redis(process: subprocess.Popen[bytes], port: int) -> None:
 @contextmanager
 def _fake_redis() -> Iterator[int]:
     # imported here: only this mode needs it, and it takes a quarter of a second
-    from fakeredis import TcpFakeServer  # noqa: PLC0415
+    from fakeredis import TcpFakeServer  # noqa: PLC0415  only without a redis-server
 
     server = TcpFakeServer(("127.0.0.1", 0), server_type="redis")
     server.daemon_threads = True
