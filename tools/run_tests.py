@@ -192,6 +192,18 @@ def unit(stage: Stage) -> None:
     npm(stage, "test")
 
 
+def mysql(stage: Stage) -> None:
+    """Tests on a real MySQL primary and replica: failures, delays, many writers at once."""
+    try:
+        system_packages.install(["mysql"])
+    except system_packages.PackagesMissing as missing:
+        raise LeftOut(f"no MySQL: {missing}") from missing
+    if os.geteuid() != 0:
+        raise LeftOut("not root: unpacking a private MySQL needs it (sudo make test)")
+    stage.step(BIN / "python", "tools/private_mysql.py", "prepare")
+    pytest(stage, "tests/mysql")
+
+
 def run_cold(stage: Stage) -> None:
     """`make run` from a fresh clone, timed, then a second time, then its refusals."""
     pytest(stage, "tests/run", "-s")
@@ -305,6 +317,7 @@ def stages() -> list[Stage]:
         Stage("lint", "static checks: Python, Ansible, web", lint),
         Stage("unit", "pytest tests/unit tests/static, vitest", unit),
         Stage("api", "HTTP API against the embedded mode", lambda s: pytest(s, "tests/api")),
+        Stage("mysql", "real MySQL primary and replica", mysql),
         Stage("gateway", "gateway, real Redis, real clients", lambda s: pytest(s, "tests/gateway")),
         Stage("browser", "Chromium against the embedded mode", lambda s: pytest(s, "tests/e2e")),
         Stage("run", "`make run` in a fresh clone", run_cold),
