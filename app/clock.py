@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import uuid as uuids
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 now_source: Callable[[], datetime] = lambda: datetime.now(UTC)  # noqa: E731  replaced in tests
 token_source: Callable[[int], str] = secrets.token_urlsafe
+uuid_source: Callable[[], uuids.UUID] = uuids.uuid4
 
 
 def now() -> datetime:
@@ -18,6 +20,11 @@ def now() -> datetime:
 def token(size_bytes: int = 32) -> str:
     """An unguessable URL-safe text made of ``size_bytes`` random bytes."""
     return token_source(size_bytes)
+
+
+def uuid() -> str:
+    """A random UUID (RFC 9562, version 4) as text."""
+    return str(uuid_source())
 
 
 def wire(moment: datetime) -> str:

@@ -10,21 +10,24 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app import clock
 from app.chat.errors import InvalidCredentials
+from app.chat.permissions import Actor, Agent
 from app.db import schema
 from app.db.engines import Database
 
 ROLES: Final = ("admin", "agent")
 SESSION_LIFETIME: Final = timedelta(days=14)
 SESSION_RENEWAL: Final = timedelta(days=7)
+API_KEY_PREFIX: Final = "dk_"
+API_KEY_USE_NOTED: Final = timedelta(minutes=5)
 PASSWORD_MIN_CHARACTERS: Final = 8
 PASSWORD_MAX_CHARACTERS: Final = 1000
 
@@ -33,40 +36,41 @@ _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 # checked when the address is unknown, so that an unknown address takes as long as a wrong password
 _NOBODY: Final = _hasher.hash(clock.token())
 
-_users, _sessions = schema.users, schema.sessions
-
-
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """A member of the staff who is logged in."""
-
-    id: int
-    name: str
-    email: str
-    role: str
-    avatar_url: str | None
-
-    def ref(self) -> dict[str, Any]:
-        """The UserRef of the API."""
-        return {"id": self.id, "name": self.name, "avatar_url": self.avatar_url}
-
-    def wire(self) -> dict[str, Any]:
-        """The User of the API."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "email": self.email,
-            "role": self.role,
-            "avatar_url": self.avatar_url,
-        }
+_users, _sessions, _keys = schema.users, schema.sessions, schema.api_keys
+_members = schema.inbox_members
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A logged-in browser. ``token_hash`` is the key of its row."""
+    """A logged-in browser, or a program with an API key.
+
+    ``token_hash`` is the key of the session's row, and empty for an API key.
+    """
 
     agent: Agent
     token_hash: str
+    api_key_id: int | None = None
+
+    def actor(self, address: str | None) -> Actor:
+        """Who acts, for the audit log."""
+        kind: Literal["agent", "api_key"] = "agent" if self.api_key_id is None else "api_key"
+        return Actor(kind, self.agent.id, self.agent.name, address)
+
+
+def user_wire(agent: Agent) -> dict[str, Any]:
+    """The User of the API."""
+    return {**agent.ref(), "email": agent.email, "role": agent.role}
+
+
+def _inbox_ids() -> Any:
+    """The ids of the inboxes of an account, as text with commas between; NULL for none."""
+    return (
+        select(func.group_concat(_members.c.inbox_id))
+        .where(_members.c.user_id == _users.c.id)
+        .correlate(_users)
+        .scalar_subquery()
+        .label("inbox_ids")
+    )
 
 
 def normalized_email(email: str) -> str:
@@ -97,7 +101,9 @@ def log_in(database: Database, email: str, password: str) -> tuple[str, Session]
     """
     address = normalized_email(email)
     with database.read() as connection:
-        row = connection.execute(select(_users).where(_users.c.email == address)).one_or_none()
+        row = connection.execute(
+            select(_users, _inbox_ids()).where(_users.c.email == address)
+        ).one_or_none()
     stored = row.password_hash if row is not None else _NOBODY
     try:
         _hasher.verify(stored, password)
@@ -127,7 +133,7 @@ def log_in(database: Database, email: str, password: str) -> tuple[str, Session]
 
 
 _FIND_SESSION = (
-    select(_users, _sessions.c.expires_at)
+    select(_users, _sessions.c.expires_at, _inbox_ids())
     .join(_sessions, _sessions.c.user_id == _users.c.id)
     .where(_users.c.active)
 )
@@ -151,6 +157,34 @@ def find_session(database: Database, token: str) -> Session | None:
                 .values(expires_at=now + SESSION_LIFETIME)
             )
     return Session(_agent(row), token_hash)
+
+
+_FIND_API_KEY = (
+    select(_users, _keys.c.id.label("key_id"), _keys.c.last_used_at, _inbox_ids())
+    .join(_keys, _keys.c.user_id == _users.c.id)
+    .where(_users.c.active, _keys.c.revoked_at.is_(None))
+)
+
+
+def find_api_key(database: Database, key: str) -> Session | None:
+    """The account of an API key, unless the key is unknown, revoked, expired or its account
+    disabled. Notes the use at most once per :data:`API_KEY_USE_NOTED`. Blocking."""
+    now = clock.now()
+    with database.read() as connection:
+        row = connection.execute(
+            _FIND_API_KEY.where(
+                _keys.c.key_hash == hash_token(key),
+                or_(_keys.c.expires_at.is_(None), _keys.c.expires_at > now),
+            )
+        ).one_or_none()
+    if row is None:
+        return None
+    if row.last_used_at is None or now - row.last_used_at > API_KEY_USE_NOTED:
+        with database.write() as connection:
+            connection.execute(
+                update(_keys).where(_keys.c.id == row.key_id).values(last_used_at=now)
+            )
+    return Session(_agent(row), "", row.key_id)
 
 
 def log_out(database: Database, session: Session) -> None:
@@ -215,4 +249,7 @@ def set_password(connection: Connection, *, email: str, password: str) -> bool:
 
 
 def _agent(row: Any) -> Agent:
-    return Agent(row.id, row.name, row.email, row.role, row.avatar_url)
+    inbox_ids = None
+    if not row.all_inboxes:
+        inbox_ids = frozenset(int(part) for part in (row.inbox_ids or "").split(",") if part)
+    return Agent(row.id, row.name, row.email, row.role, row.avatar_url, inbox_ids)

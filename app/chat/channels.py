@@ -6,9 +6,9 @@ import hmac
 import re
 from typing import Final
 
-from app.chat import conversations
-from app.chat.accounts import Agent
-from app.chat.visitors import VisitorIdentity
+from app.chat import conversations, permissions
+from app.chat.errors import NotFound
+from app.chat.permissions import Agent, VisitorIdentity
 from app.db.engines import Database
 
 _NAME: Final = re.compile(r"private-(conversation|staff|inbox|user|visitor)\.([1-9][0-9]{0,17})")
@@ -35,34 +35,27 @@ def visitor_channel(visitor_id: int) -> str:
     return f"private-visitor.{visitor_id}"
 
 
-def agent_may_join(database: Database, agent: Agent, channel: str) -> bool:
-    """Whether a member of the staff may listen to the channel. Blocking."""
+def may_join(database: Database, caller: Agent | VisitorIdentity, channel: str) -> bool:
+    """Whether the caller may listen to the channel. Blocking."""
     match = _NAME.fullmatch(channel)
     if match is None:
         return False
     kind, number = match[1], int(match[2])
-    if kind == "user":
-        return number == agent.id
-    if kind == "visitor":
+    is_visitor = isinstance(caller, VisitorIdentity)
+    if kind in ("user", "visitor"):
+        return number == caller.id and is_visitor == (kind == "visitor")
+    if is_visitor and kind != "conversation":
         return False
     with database.read() as connection:
         if kind == "inbox":
-            return conversations.inbox_exists(connection, number)
-        return conversations.owner(connection, number) is not None
-
-
-def visitor_may_join(database: Database, visitor: VisitorIdentity, channel: str) -> bool:
-    """Whether a visitor may listen to the channel. Blocking."""
-    match = _NAME.fullmatch(channel)
-    if match is None:
-        return False
-    kind, number = match[1], int(match[2])
-    if kind == "visitor":
-        return number == visitor.id
-    if kind != "conversation":
-        return False
-    with database.read() as connection:
-        return conversations.owner(connection, number) == visitor.id
+            return conversations.inbox_exists(connection, number) and permissions.may_reach(
+                caller, inbox_id=number
+            )
+        try:
+            place = conversations.whereabouts(connection, number)
+        except NotFound:
+            return False
+    return permissions.may_reach(caller, inbox_id=place.inbox_id, visitor_id=place.visitor_id)
 
 
 def sign(key: str, secret: str, socket_id: str, channel: str) -> str:

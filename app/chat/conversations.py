@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,9 +20,9 @@ from sqlalchemy import (
 )
 
 from app import clock
-from app.chat import messages
-from app.chat.accounts import Agent
+from app.chat import messages, pages, permissions
 from app.chat.errors import AlreadyClaimed, NotFound
+from app.chat.permissions import Agent, VisitorIdentity
 from app.db import schema
 from app.db.engines import Database
 from app.db.upsert import raise_read_mark
@@ -39,10 +37,6 @@ _m, _r = schema.messages, schema.read_marks
 _author = _u.alias("author")
 _my_public, _my_staff = _r.alias("my_public"), _r.alias("my_staff")
 _visitor_mark = _r.alias("visitor_mark")
-
-
-class BadCursor(Exception):
-    """A cursor that this server did not give out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +105,8 @@ def _staff_select() -> Select[Any]:
             _m.c.created_at.label("sent_at"),
             _m.c.edited_at,
             _m.c.deleted_at,
+            _m.c.attachments,
+            _m.c.event,
             _author.c.name.label("author_name"),
             _author.c.avatar_url.label("author_avatar_url"),
         )
@@ -149,9 +145,11 @@ def staff_list(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Conversations with the newest activity first, and the cursor of the next page.
 
-    Raises :class:`BadCursor`. Blocking.
+    Raises :class:`app.chat.pages.BadCursor`. Blocking.
     """
     query = _STAFF.order_by(_c.c.updated_at.desc(), _c.c.id.desc()).limit(limit + 1)
+    if agent.inbox_ids is not None:
+        query = query.where(_c.c.inbox_id.in_(sorted(agent.inbox_ids)))
     if view == "mine":
         query = query.where(_c.c.assignee_id == agent.id)
     elif view == "unassigned":
@@ -161,7 +159,7 @@ def staff_list(
     if inbox_id is not None:
         query = query.where(_c.c.inbox_id == inbox_id)
     if cursor is not None:
-        updated_at, last_id = _read_cursor(cursor)
+        updated_at, last_id = pages.read_cursor(cursor, datetime, int)
         query = query.where(
             _c.c.updated_at <= updated_at,
             or_(_c.c.updated_at < updated_at, _c.c.id < last_id),
@@ -172,7 +170,7 @@ def staff_list(
     more = len(rows) > limit
     return (
         [staff_wire(row, for_reader=True) for row in page],
-        _make_cursor(page[-1].updated_at, page[-1].id) if more else None,
+        pages.make_cursor(page[-1].updated_at, page[-1].id) if more else None,
     )
 
 
@@ -182,6 +180,7 @@ def staff_one(database: Database, agent: Agent, conversation_id: int) -> dict[st
         row = connection.execute(_STAFF_ONE, {"id": conversation_id, "me": agent.id}).one_or_none()
     if row is None:
         raise NotFound
+    permissions.reach(agent, inbox_id=row.inbox_id, visitor_id=row.visitor_id)
     page = {"url": row.page_url, "title": row.page_title} if row.page_url else None
     return {
         **staff_wire(row, for_reader=True),
@@ -275,6 +274,8 @@ def _last_message(row: Any) -> dict[str, Any] | None:
         created_at=row.sent_at,
         edited_at=row.edited_at,
         deleted_at=row.deleted_at,
+        attachments=row.attachments,
+        event=row.event,
     )
 
 
@@ -306,24 +307,27 @@ def claim(database: Database, agent: Agent, conversation_id: int) -> tuple[dict[
     Raises :class:`AlreadyClaimed` with the holder, or :class:`NotFound`. Blocking.
     """
     with database.write() as connection:
+        place = whereabouts(connection, conversation_id)
+        permissions.reach(agent, inbox_id=place.inbox_id, visitor_id=place.visitor_id)
         won = connection.execute(
             update(_c)
             .where(_c.c.id == conversation_id, _c.c.assignee_id.is_(None))
             .values(assignee_id=agent.id, version=_c.c.version + 1, updated_at=clock.now())
         )
-        row = connection.execute(_STAFF_ONE, {"id": conversation_id, "me": agent.id}).one_or_none()
-    if row is None:
-        raise NotFound
+        row = connection.execute(_STAFF_ONE, {"id": conversation_id, "me": agent.id}).one()
     if row.assignee_id != agent.id:
         raise AlreadyClaimed(_assignee(row) or {})
     return staff_wire(row, for_reader=True), won.rowcount == 1
 
 
-def owner(connection: Connection, conversation_id: int) -> int | None:
-    """The visitor whose conversation this is; None when there is no such conversation."""
-    return connection.execute(
-        select(_c.c.visitor_id).where(_c.c.id == conversation_id)
-    ).scalar_one_or_none()
+def whereabouts(connection: Connection, conversation_id: int) -> Any:
+    """The ``inbox_id`` and ``visitor_id`` of a conversation. Raises :class:`NotFound`."""
+    row = connection.execute(
+        select(_c.c.inbox_id, _c.c.visitor_id).where(_c.c.id == conversation_id)
+    ).one_or_none()
+    if row is None:
+        raise NotFound
+    return row
 
 
 def inbox_exists(connection: Connection, inbox_id: int) -> bool:
@@ -336,11 +340,12 @@ def move_read_mark(
     *,
     conversation_id: int,
     stream: int,
-    reader_type: ReaderType,
-    reader_id: int,
+    reader: Agent | VisitorIdentity,
     seq: int,
 ) -> Moved:
     """Move a reader's mark forward, at most to the last seq. Raises :class:`NotFound`. Blocking."""
+    reader_type: ReaderType = "agent" if isinstance(reader, Agent) else "visitor"
+    reader_id = reader.id
     last = _c.c.last_seq_staff if stream == schema.STAFF else _c.c.last_seq_public
     query = (
         select(_c.c.visitor_id, _c.c.inbox_id, last.label("last"), _my_public.c.seq)
@@ -349,8 +354,9 @@ def move_read_mark(
     )
     with database.read() as connection:
         row = connection.execute(query).one_or_none()
-    if row is None or (reader_type == "visitor" and row.visitor_id != reader_id):
+    if row is None:
         raise NotFound
+    permissions.reach(reader, inbox_id=row.inbox_id, visitor_id=row.visitor_id)
     before = row.seq or 0
     after = max(min(seq, row.last), before)
     if after > before:
@@ -363,26 +369,10 @@ def move_read_mark(
                     "reader_type": reader_type,
                     "reader_id": reader_id,
                     "seq": after,
+                    "delivered_seq": after,
                     "updated_at": clock.now(),
                 },
             )
     return Moved(
         conversation_id, row.inbox_id, reader_type, reader_id, stream, after, after > before
     )
-
-
-def _make_cursor(updated_at: datetime, conversation_id: int) -> str:
-    text = f"{updated_at.isoformat()}|{conversation_id}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, int]:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        updated_at, _, conversation_id = text.partition("|")
-        moment = datetime.fromisoformat(updated_at)
-        if moment.tzinfo is not None:
-            raise BadCursor
-        return moment, int(conversation_id)
-    except (ValueError, binascii.Error):
-        raise BadCursor from None

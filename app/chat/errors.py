@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -11,6 +12,34 @@ class ChatError(Exception):
 
 class NotFound(ChatError):
     """There is no such thing, or the caller may not know of it."""
+
+
+class Forbidden(ChatError):
+    """The caller's role may not do this at all."""
+
+
+class Refused(ChatError):
+    """The request is understood and not carried out; nothing was changed.
+
+    ``code`` is one of app.http.problems.CODES, ``detail`` a sentence that says what to do,
+    ``field`` the field of the request that is to blame, ``extra`` more members of the answer.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        field: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        retry_seconds: int | None = None,
+    ) -> None:
+        super().__init__(code)
+        self.code = code
+        self.detail = detail
+        self.field = field
+        self.extra = dict(extra or {})
+        self.retry_seconds = retry_seconds
 
 
 class UnknownInbox(ChatError):

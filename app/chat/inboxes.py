@@ -8,6 +8,8 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from app import clock
+from app.chat import permissions
+from app.chat.permissions import Agent
 from app.db import schema
 
 # empty: the widget greets in the language of its reader
@@ -47,12 +49,16 @@ def create(connection: Connection, *, name: str, key: str | None = None) -> tupl
     return key, True
 
 
-def refs(connection: Connection) -> list[dict[str, Any]]:
-    """The InboxRef of every inbox, by name."""
+def refs(connection: Connection, agent: Agent) -> list[dict[str, Any]]:
+    """The InboxRef of every inbox that the agent sees, by name."""
     rows = connection.execute(
-        select(_inboxes.c.id, _inboxes.c.name).order_by(_inboxes.c.name, _inboxes.c.id)
+        select(_inboxes.c.id, _inboxes.c.name)
+        .where(_inboxes.c.archived_at.is_(None))
+        .order_by(_inboxes.c.name, _inboxes.c.id)
     )
-    return [{"id": row.id, "name": row.name} for row in rows]
+    return [
+        {"id": row.id, "name": row.name} for row in rows if permissions.sees_inbox(agent, row.id)
+    ]
 
 
 def by_key(connection: Connection, key: str) -> Any | None:

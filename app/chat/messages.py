@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import Connection, Select, and_, bindparam, select
 
 from app import clock
-from app.chat.errors import Busy, ClientIdTaken, MessageRefused, NotFound
+from app.chat import permissions
+from app.chat.errors import Busy, ClientIdTaken, MessageRefused, NotFound, Refused
+from app.chat.permissions import Agent, VisitorIdentity
 from app.db import schema
 from app.db.engines import Unavailable
 from app.db.hot import HotStatement, as_moment
@@ -37,8 +40,10 @@ def wire(
     created_at: datetime,
     edited_at: datetime | None = None,
     deleted_at: datetime | None = None,
+    attachments: str | None = None,
+    event: str | None = None,
 ) -> dict[str, Any]:
-    """The Message of the API (ARCHITECTURE §4)."""
+    """The Message of the API; ``attachments`` and ``event`` are JSON as the database holds it."""
     sender = None
     if sender_id is not None:
         sender = {"id": sender_id, "name": sender_name, "avatar_url": sender_avatar_url}
@@ -51,7 +56,8 @@ def wire(
         "sender": sender,
         "kind": kind,
         "body": body,
-        "attachments": [],
+        "attachments": orjson.loads(attachments) if attachments else [],
+        "event": orjson.loads(event) if event else None,
         "created_at": clock.wire(created_at),
         "edited_at": clock.wire(edited_at) if edited_at else None,
         "deleted_at": clock.wire(deleted_at) if deleted_at else None,
@@ -72,13 +78,16 @@ def stored_wire(stored: Stored) -> dict[str, Any]:
         kind=stored.kind,
         body=stored.body,
         created_at=stored.created_at,
+        attachments=stored.attachments,
+        event=stored.event,
     )
 
 
 async def send(writer: Writer, message: NewMessage) -> Stored:
     """Store a message; returns when it is durable.
 
-    Raises :class:`NotFound`, :class:`ClientIdTaken`, :class:`MessageRefused` or :class:`Busy`.
+    Raises :class:`NotFound`, :class:`ClientIdTaken`, :class:`Refused`, :class:`MessageRefused` or
+    :class:`Busy`.
     """
     try:
         return await writer.store(message)
@@ -92,6 +101,16 @@ async def send(writer: Writer, message: NewMessage) -> Stored:
                 raise NotFound from None
             case "client_id_taken":
                 raise ClientIdTaken from None
+            case "blocked":
+                raise Refused(
+                    "visitor_blocked", "The support team does not take messages from this visitor."
+                ) from None
+            case "attachment_not_found":
+                raise Refused(
+                    "attachment_not_found",
+                    "Upload the file to this conversation first; each can be sent once.",
+                    field="attachment_ids",
+                ) from None
             case _:
                 raise MessageRefused from None
 
@@ -110,6 +129,8 @@ def _history() -> Select[Any]:
             _m.c.created_at,
             _m.c.edited_at,
             _m.c.deleted_at,
+            _m.c.attachments,
+            _m.c.event,
             _u.c.name.label("agent_name"),
             _u.c.avatar_url,
             _v.c.name.label("visitor_name"),
@@ -128,7 +149,9 @@ def _history() -> Select[Any]:
 
 _OLDEST_FIRST: Final = HotStatement(_history().order_by(_m.c.seq))
 _NEWEST_FIRST: Final = HotStatement(_history().order_by(_m.c.seq.desc()))
-_OWNER: Final = HotStatement(select(_c.c.visitor_id).where(_c.c.id == bindparam("conversation_id")))
+_OWNER: Final = HotStatement(
+    select(_c.c.inbox_id, _c.c.visitor_id).where(_c.c.id == bindparam("conversation_id"))
+)
 _SEQ_MAX: Final = 2**31 - 1
 
 
@@ -141,13 +164,13 @@ def history(
     before_seq: int | None,
     known_seq: int,
     limit: int,
-    visitor_id: int | None = None,
+    caller: Agent | VisitorIdentity,
 ) -> tuple[list[dict[str, Any]], bool, Target]:
     """A page of one stream in ascending seq, whether there is more, and where it was read.
 
     With ``after_seq`` the page starts there, else it holds the last ``limit`` messages before
-    ``before_seq``. ``known_seq`` is the highest seq that the reader knows. With ``visitor_id`` the
-    conversation must be that visitor's. Raises :class:`NotFound`. Blocking.
+    ``before_seq``. ``known_seq`` is the highest seq that the reader knows. Raises
+    :class:`NotFound` unless ``caller`` may reach the conversation. Blocking.
     """
     forward = after_seq is not None
     statement = _OLDEST_FIRST if forward else _NEWEST_FIRST
@@ -161,8 +184,10 @@ def history(
 
     def read(connection: Connection) -> Sequence[Any]:
         owner = _OWNER.rows(connection, {"conversation_id": conversation_id})
-        if not owner or (visitor_id is not None and owner[0][0] != visitor_id):
+        if not owner:
             raise NotFound
+        inbox_id, visitor_id = owner[0]
+        permissions.reach(caller, inbox_id=inbox_id, visitor_id=visitor_id)
         return statement.rows(connection, parameters)
 
     rows, target = routing.read(
@@ -179,7 +204,7 @@ def history(
 
 def _row_wire(conversation_id: int, stream: int, row: Any) -> dict[str, Any]:
     seq, client_id, sender_type, sender_id, kind, body, created, edited, deleted = row[:9]
-    agent_name, avatar_url, visitor_name = row[9:]
+    attachments, event, agent_name, avatar_url, visitor_name = row[9:]
     return wire(
         conversation_id=conversation_id,
         stream=stream,
@@ -194,4 +219,6 @@ def _row_wire(conversation_id: int, stream: int, row: Any) -> dict[str, Any]:
         created_at=as_moment(created) or clock.now(),
         edited_at=as_moment(edited),
         deleted_at=as_moment(deleted),
+        attachments=attachments,
+        event=event,
     )

@@ -13,6 +13,7 @@ from sqlalchemy import insert, select, update
 from app import clock
 from app.chat import inboxes
 from app.chat.errors import UnknownInbox
+from app.chat.permissions import VisitorIdentity
 from app.db import schema
 from app.db.engines import Database
 
@@ -39,14 +40,6 @@ _SYSTEMS: Final = (
     ("CrOS", "ChromeOS"),
     ("Linux", "Linux"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class VisitorIdentity:
-    """Who a visitor token speaks for."""
-
-    id: int
-    inbox_id: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,8 @@ def make_engine(url: str, *, pool_size: int = POOL_THREADS) -> Engine:
             "init_command": (
                 "SET time_zone = '+00:00', "
                 f"innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, "
+                # the ids of an account's inboxes are read as one text; the default cuts at 1024
+                "group_concat_max_len = 1048576, "
                 "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
                 "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
             ),

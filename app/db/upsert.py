@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Dialect, Insert, func
+from sqlalchemy import Dialect, Insert, case, func
 from sqlalchemy.dialects import mysql, sqlite
 
 from app.db import schema
@@ -11,7 +11,7 @@ from app.db import schema
 def raise_read_mark(dialect: Dialect) -> Insert:
     """A statement that stores a read mark or moves it forward, never back.
 
-    Its parameters are the columns of ``read_marks``.
+    Its parameters are the columns of ``read_marks``; ``delivered_seq`` is moved likewise.
     """
     marks = schema.read_marks
     names = [column.name for column in marks.columns]
@@ -23,12 +23,33 @@ def raise_read_mark(dialect: Dialect) -> Insert:
             [
                 ("updated_at", func.if_(new.seq > marks.c.seq, new.updated_at, marks.c.updated_at)),
                 ("seq", func.greatest(marks.c.seq, new.seq)),
+                ("delivered_seq", func.greatest(marks.c.delivered_seq, new.delivered_seq)),
             ]
         )
     on_sqlite = sqlite.insert(marks)
     excluded = on_sqlite.excluded
     return on_sqlite.on_conflict_do_update(
         index_elements=[column.name for column in marks.primary_key],
-        set_={"seq": excluded.seq, "updated_at": excluded.updated_at},
-        where=excluded.seq > marks.c.seq,
+        set_={
+            "seq": func.max(marks.c.seq, excluded.seq),
+            "delivered_seq": func.max(marks.c.delivered_seq, excluded.delivered_seq),
+            "updated_at": case(
+                (excluded.seq > marks.c.seq, excluded.updated_at), else_=marks.c.updated_at
+            ),
+        },
+    )
+
+
+def add_participants(dialect: Dialect) -> Insert:
+    """A statement that adds an agent to a conversation's participants, unless it is one.
+
+    Its parameters are ``conversation_id``, ``user_id`` and ``since``.
+    """
+    table = schema.participants
+    if dialect.name == "mysql":
+        # not INSERT IGNORE, which would also swallow other errors
+        made = mysql.insert(table).values(dict.fromkeys([column.name for column in table.columns]))
+        return made.on_duplicate_key_update(since=table.c.since)
+    return sqlite.insert(table).on_conflict_do_nothing(
+        index_elements=[column.name for column in table.primary_key]
     )

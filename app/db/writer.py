@@ -16,18 +16,19 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, bindparam, func, insert, select, tuple_, update
+import orjson
+from sqlalchemy import Connection, Engine, Update, bindparam, func, insert, select, tuple_, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app import clock, log
 from app.db import engines, schema
 from app.db.engines import Unavailable
-from app.db.upsert import raise_read_mark
+from app.db.upsert import add_participants, raise_read_mark
 
 BATCH_ROWS: Final = 500
 QUEUE_ROWS: Final = 5000
@@ -38,8 +39,10 @@ RETRY_PAUSE_SECONDS: Final = 0.1
 class Rejected(Exception):
     """A message that cannot be stored.
 
-    ``reason`` is ``not_found`` (no such conversation, or it is somebody else's),
-    ``client_id_taken`` (another sender used it here) or ``bad_row`` (the database refused it).
+    ``reason`` is ``not_found`` (no such conversation, or it is somebody else's), ``blocked`` (the
+    visitor may not write), ``client_id_taken`` (another sender used it here),
+    ``attachment_not_found`` (not uploaded by this sender for this conversation, or sent already)
+    or ``bad_row`` (the database refused it).
     """
 
     def __init__(self, reason: str) -> None:
@@ -58,6 +61,8 @@ class NewMessage:
     Either ``conversation_id`` is given, or ``visitor_id`` alone: then the message goes to the
     visitor's open conversation, which is made when there is none. With both, the conversation
     must belong to the visitor. ``stream`` is a number of :data:`app.db.schema.STREAMS`.
+    ``inbox_ids`` are the inboxes in which the sender may write, None for every one.
+    ``attachment_ids`` name uploads of the sender that no message carries yet.
     """
 
     client_id: str
@@ -71,6 +76,10 @@ class NewMessage:
     # of an agent; a visitor's name is read together with the conversation
     sender_name: str = ""
     sender_avatar_url: str | None = None
+    inbox_ids: frozenset[int] | None = None
+    attachment_ids: tuple[int, ...] = ()
+    # what the visitor filled into the pre-chat form, as JSON: kept when this opens a conversation
+    form: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,8 @@ class Stored:
     """A message as it stands in the database.
 
     ``created`` is false when it had been stored before; ``opened`` is true when this message made
-    its conversation.
+    its conversation, ``reopened`` when it woke one that was snoozed or resolved. ``attachments``
+    and ``event`` are JSON as it stands in the database.
     """
 
     conversation_id: int
@@ -96,6 +106,9 @@ class Stored:
     created_at: datetime
     created: bool
     opened: bool = False
+    reopened: bool = False
+    attachments: str | None = None
+    event: str | None = None
 
 
 @dataclass(slots=True)
@@ -128,8 +141,13 @@ class _Conversation:
     inbox_id: int
     visitor_id: int
     visitor_name: str
+    status: str
     last_seq: list[int]
     added: list[int] = field(default_factory=lambda: [0, 0])
+    # who wrote in the public stream: the visitor, or an agent; the last word decides who waits
+    visitor_wrote: bool = False
+    agent_wrote: bool = False
+    last_word: str = ""
 
 
 class Writer:
@@ -280,10 +298,11 @@ class Writer:
                 waiting.future.set_exception(outcome)
 
 
-_c, _v, _m, _i = schema.conversations, schema.visitors, schema.messages, schema.inboxes
+_c, _v, _m, _a = schema.conversations, schema.visitors, schema.messages, schema.attachments
+_w = schema.webhooks
 
 _LOCK_VISITORS = (
-    select(_v.c.id, _v.c.inbox_id)
+    select(_v.c.id, _v.c.inbox_id, _v.c.blocked_at)
     .where(_v.c.id.in_(bindparam("ids", expanding=True)))
     .order_by(_v.c.id)
     .with_for_update()
@@ -307,6 +326,7 @@ _LOCK_CONVERSATIONS = (
         _c.c.id,
         _c.c.inbox_id,
         _c.c.visitor_id,
+        _c.c.status,
         _c.c.last_seq_public,
         _c.c.last_seq_staff,
     )
@@ -314,7 +334,9 @@ _LOCK_CONVERSATIONS = (
     .order_by(_c.c.id)
     .with_for_update()
 )
-_VISITOR_NAMES = select(_v.c.id, _v.c.name).where(_v.c.id.in_(bindparam("ids", expanding=True)))
+_VISITORS = select(_v.c.id, _v.c.name, _v.c.blocked_at).where(
+    _v.c.id.in_(bindparam("ids", expanding=True))
+)
 _REPEATED = select(
     _m.c.conversation_id,
     _m.c.client_id,
@@ -325,6 +347,8 @@ _REPEATED = select(
     _m.c.kind,
     _m.c.body,
     _m.c.created_at,
+    _m.c.attachments,
+    _m.c.event,
 ).where(tuple_(_m.c.conversation_id, _m.c.client_id).in_(bindparam("pairs", expanding=True)))
 _ADVANCE = (
     update(_c)
@@ -336,6 +360,20 @@ _ADVANCE = (
         updated_at=bindparam("now"),
     )
 )
+_WAKE = {
+    "status": "open",
+    "snoozed_until": None,
+    "resolved_at": None,
+}
+_LOCK_ATTACHMENTS = (
+    select(_a).where(_a.c.id.in_(bindparam("ids", expanding=True))).order_by(_a.c.id)
+).with_for_update()
+_LINK_ATTACHMENT = (
+    update(_a)
+    .where(_a.c.id == bindparam("attachment"))
+    .values(stream=bindparam("in_stream"), seq=bindparam("at_seq"))
+)
+_WEBHOOK_LISTENS = select(_w.c.id).where(_w.c.active).limit(1)
 _MESSAGE_COLUMNS: Final = (
     "conversation_id",
     "stream",
@@ -346,6 +384,7 @@ _MESSAGE_COLUMNS: Final = (
     "kind",
     "body",
     "created_at",
+    "attachments",
 )
 _MARK_COLUMNS: Final = (
     "conversation_id",
@@ -353,6 +392,7 @@ _MARK_COLUMNS: Final = (
     "reader_type",
     "reader_id",
     "seq",
+    "delivered_seq",
     "updated_at",
 )
 
@@ -366,6 +406,7 @@ class _Batch:
         self._connection: Connection | None = None
         self._insert_messages = ""
         self._raise_marks = ""
+        self._add_participants = ""
 
     def close(self) -> None:
         """Give the connection back."""
@@ -404,36 +445,57 @@ class _Batch:
             self._raise_marks = str(
                 raise_read_mark(dialect).compile(dialect=dialect, column_keys=list(_MARK_COLUMNS))
             )
+            self._add_participants = str(
+                add_participants(dialect).compile(
+                    dialect=dialect, column_keys=["conversation_id", "user_id", "since"]
+                )
+            )
         return self._connection
 
     def _store_in(
         self, connection: Connection, messages: Sequence[NewMessage], resumed: bool
     ) -> list[Outcome]:
         now = clock.now()
-        targets, opened = _find_conversations(connection, messages, now)
-        conversations = _lock_conversations(connection, targets)
+        targets, opened, blocked = _find_conversations(connection, messages, now)
+        conversations = _lock_conversations(connection, targets, blocked)
         outcomes: list[Outcome | None] = [None] * len(messages)
         wanted: list[tuple[int, NewMessage, _Conversation]] = []
         for index, (message, target) in enumerate(zip(messages, targets, strict=True)):
             conversation = conversations.get(target) if target is not None else None
-            if conversation is None or (
-                message.visitor_id is not None and message.visitor_id != conversation.visitor_id
-            ):
+            if message.visitor_id is not None and message.visitor_id in blocked:
+                outcomes[index] = Rejected("blocked")
+            elif conversation is None or not _may_write(message, conversation):
                 outcomes[index] = Rejected("not_found")
             else:
                 wanted.append((index, message, conversation))
 
         known = _find_repeats(connection, wanted, conversations, created=resumed)
+        uploads = _lock_attachments(connection, [message for _, message, _ in wanted])
         rows: list[Stored] = []
         marks: dict[tuple[int, int, str, int], int] = {}
         for index, message, conversation in wanted:
             key = (conversation.id, message.client_id)
             earlier = known.get(key)
             if earlier is None:
-                stored = _append(message, conversation, now, opened=conversation.id in opened)
+                attachments = _take_attachments(message, conversation, uploads)
+                if attachments is None:
+                    outcomes[index] = Rejected("attachment_not_found")
+                    continue
+                stored = _append(
+                    message, conversation, now, attachments, opened=conversation.id in opened
+                )
                 opened.discard(conversation.id)
                 rows.append(stored)
                 known[key] = _as_repeat(stored)
+                for attachment_id in message.attachment_ids:
+                    connection.execute(
+                        _LINK_ATTACHMENT,
+                        {
+                            "attachment": attachment_id,
+                            "in_stream": stored.stream,
+                            "at_seq": stored.seq,
+                        },
+                    )
                 if message.sender_id is not None:
                     reader = (conversation.id, message.stream, message.sender_type)
                     marks[(*reader, message.sender_id)] = stored.seq
@@ -473,29 +535,104 @@ class _Batch:
                     row.kind,
                     row.body,
                     moment,
+                    row.attachments,
                 )
                 for row in rows
             ],
         )
         if marks:
             connection.exec_driver_sql(
-                self._raise_marks, [(*key, marks[key], moment) for key in sorted(marks)]
+                self._raise_marks,
+                [(*key, marks[key], marks[key], moment) for key in sorted(marks)],
             )
+        writers = sorted(
+            {(row.conversation_id, row.sender_id) for row in rows if row.sender_type == "agent"}
+        )
+        if writers:
+            connection.exec_driver_sql(
+                self._add_participants, [(*writer, moment) for writer in writers]
+            )
+        if connection.execute(_WEBHOOK_LISTENS).first() is not None:
+            connection.execute(
+                insert(schema.webhook_events), [fact for row in rows for fact in _facts(row, now)]
+            )
+
+
+def _facts(row: Stored, now: datetime) -> list[dict[str, Any]]:
+    """What webhooks are told of a stored message."""
+    common = {
+        "inbox_id": row.inbox_id,
+        "conversation_id": row.conversation_id,
+        "stream": row.stream,
+        "seq": row.seq,
+        "created_at": now,
+    }
+    names = ["message.created"]
+    if row.opened:
+        names.insert(0, "conversation.created")
+    elif row.reopened:
+        names.insert(0, "conversation.reopened")
+    return [{**common, "event_id": clock.uuid(), "event": name} for name in names]
+
+
+def _may_write(message: NewMessage, conversation: _Conversation) -> bool:
+    if message.visitor_id is not None and message.visitor_id != conversation.visitor_id:
+        return False
+    return message.inbox_ids is None or conversation.inbox_id in message.inbox_ids
+
+
+def _lock_attachments(connection: Connection, messages: Sequence[NewMessage]) -> dict[int, Any]:
+    ids = sorted({item for message in messages for item in message.attachment_ids})
+    if not ids:
+        return {}
+    return {row.id: row for row in connection.execute(_LOCK_ATTACHMENTS, {"ids": ids})}
+
+
+def _take_attachments(
+    message: NewMessage, conversation: _Conversation, uploads: dict[int, Any]
+) -> list[dict[str, Any]] | None:
+    """The attachments of a message in the form of the wire; None when it may not have one."""
+    rows = [uploads.get(item) for item in message.attachment_ids]
+    for row in rows:
+        if (
+            row is None
+            or row.seq is not None
+            or row.conversation_id != conversation.id
+            or (row.uploader_type, row.uploader_id) != (message.sender_type, message.sender_id)
+        ):
+            return None
+    for item in message.attachment_ids:
+        uploads.pop(item, None)
+    return [attachment_wire(row) for row in rows]
+
+
+def attachment_wire(row: Any) -> dict[str, Any]:
+    """The Attachment of the API of a row of ``attachments``."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "content_type": row.content_type,
+        "size_bytes": row.size_bytes,
+        "width_px": row.width_px,
+        "height_px": row.height_px,
+        "url": f"/api/v1/attachments/{row.token}",
+    }
 
 
 def _find_conversations(
     connection: Connection, messages: Sequence[NewMessage], now: datetime
-) -> tuple[list[int | None], set[int]]:
-    """The conversation of each message, and those that were made for it.
+) -> tuple[list[int | None], set[int], set[int]]:
+    """The conversation of each message, those that were made for it, and the blocked visitors.
 
     Messages without a conversation are serialized by the lock of their visitor's row, so that two
     tabs that write their first message at once open one conversation.
     """
     homeless = {m.visitor_id for m in messages if m.conversation_id is None and m.visitor_id}
     if not homeless:
-        return [m.conversation_id for m in messages], set()
-    locked = connection.execute(_LOCK_VISITORS, {"ids": sorted(homeless)})
-    inbox_of: dict[int, int] = dict(locked.all())
+        return [m.conversation_id for m in messages], set(), set()
+    locked = connection.execute(_LOCK_VISITORS, {"ids": sorted(homeless)}).all()
+    blocked = {row.id for row in locked if row.blocked_at is not None}
+    inbox_of: dict[int, int] = {row.id: row.inbox_id for row in locked if row.id not in blocked}
     ids = list(inbox_of)
     current: dict[int, int] = dict(
         connection.execute(_OPEN_CONVERSATIONS, {"visitor_ids": ids}).all()
@@ -524,15 +661,15 @@ def _find_conversations(
         else:
             if visitor_id not in current:
                 current[visitor_id] = _open_conversation(
-                    connection, inbox_of[visitor_id], visitor_id, now
+                    connection, inbox_of[visitor_id], visitor_id, message.form, now
                 )
                 opened.add(current[visitor_id])
             targets.append(current[visitor_id])
-    return targets, opened
+    return targets, opened, blocked
 
 
 def _open_conversation(
-    connection: Connection, inbox_id: int, visitor_id: int, now: datetime
+    connection: Connection, inbox_id: int, visitor_id: int, form: str | None, now: datetime
 ) -> int:
     result = connection.execute(
         insert(_c).values(
@@ -545,6 +682,7 @@ def _open_conversation(
             version=0,
             created_at=now,
             updated_at=now,
+            form=form,
         )
     )
     key = result.inserted_primary_key
@@ -553,20 +691,24 @@ def _open_conversation(
 
 
 def _lock_conversations(
-    connection: Connection, targets: Sequence[int | None]
+    connection: Connection, targets: Sequence[int | None], blocked: set[int]
 ) -> dict[int, _Conversation]:
+    """Lock the rows in the order of their ids; adds to ``blocked`` the visitors that are."""
     ids = sorted({target for target in targets if target is not None})
     rows = connection.execute(_LOCK_CONVERSATIONS, {"ids": ids}).all()
     # a separate statement: joined, the visitor's row would be locked as well, after a conversation
-    names: dict[int, str] = dict(
-        connection.execute(_VISITOR_NAMES, {"ids": sorted({row.visitor_id for row in rows})}).all()
-    )
+    names: dict[int, str] = {}
+    for visitor in connection.execute(_VISITORS, {"ids": sorted({row.visitor_id for row in rows})}):
+        names[visitor.id] = visitor.name
+        if visitor.blocked_at is not None:
+            blocked.add(visitor.id)
     return {
         row.id: _Conversation(
             row.id,
             row.inbox_id,
             row.visitor_id,
             names[row.visitor_id],
+            row.status,
             [row.last_seq_public, row.last_seq_staff],
         )
         for row in rows
@@ -607,11 +749,25 @@ def _sender(message: NewMessage, conversation: _Conversation) -> dict[str, Any]:
 
 
 def _append(
-    message: NewMessage, conversation: _Conversation, now: datetime, *, opened: bool
+    message: NewMessage,
+    conversation: _Conversation,
+    now: datetime,
+    attachments: list[dict[str, Any]],
+    *,
+    opened: bool,
 ) -> Stored:
     """Give ``message`` the next seq of its stream."""
     stream = message.stream
     conversation.added[stream] += 1
+    reopened = False
+    if stream == schema.PUBLIC:
+        conversation.last_word = message.sender_type
+        if message.sender_type == "visitor":
+            reopened = conversation.status != "open"
+            conversation.visitor_wrote = True
+            conversation.status = "open"
+        elif message.sender_type == "agent":
+            conversation.agent_wrote = True
     return Stored(
         conversation_id=conversation.id,
         inbox_id=conversation.inbox_id,
@@ -627,20 +783,48 @@ def _append(
         created_at=now,
         created=True,
         opened=opened,
+        reopened=reopened,
+        attachments=orjson.dumps(attachments).decode() if attachments else None,
     )
 
 
 def _as_repeat(stored: Stored) -> Stored:
     fields = {name: getattr(stored, name) for name in Stored.__slots__}
-    return Stored(**{**fields, "created": False, "opened": False})
+    return Stored(**{**fields, "created": False, "opened": False, "reopened": False})
 
 
-def _advance(connection: Connection, conversations: Any, now: datetime) -> None:
-    """Move the last seqs; conversations that grew alike share one statement."""
-    alike: dict[tuple[int, int], list[int]] = {}
-    for conversation in conversations:
-        public, staff = conversation.added
+def _advance(connection: Connection, conversations: Iterable[_Conversation], now: datetime) -> None:
+    """Move the last seqs and what follows from who wrote; conversations that grew alike share
+    one statement."""
+    alike: dict[tuple[int, int, bool, bool, str], list[int]] = {}
+    for one in conversations:
+        public, staff = one.added
         if public or staff:
-            alike.setdefault((public, staff), []).append(conversation.id)
-    for (public, staff), ids in alike.items():
-        connection.execute(_ADVANCE, {"ids": ids, "public": public, "staff": staff, "now": now})
+            key = (public, staff, one.visitor_wrote, one.agent_wrote, one.last_word)
+            alike.setdefault(key, []).append(one.id)
+    for (public, staff, visitor_wrote, agent_wrote, last_word), ids in alike.items():
+        statement = _ADVANCE_AS[visitor_wrote, agent_wrote, last_word]
+        connection.execute(statement, {"ids": ids, "public": public, "staff": staff, "now": now})
+
+
+def _advance_as(visitor_wrote: bool, agent_wrote: bool, last_word: str) -> Update:
+    values: dict[Any, Any] = {}
+    if visitor_wrote:
+        values |= _WAKE
+    if agent_wrote:
+        values["first_response_at"] = func.coalesce(_c.c.first_response_at, bindparam("now"))
+    if last_word == "agent":
+        values["waiting_since"] = None
+    elif last_word == "visitor" and agent_wrote:
+        values["waiting_since"] = bindparam("now")
+    elif last_word == "visitor":
+        values["waiting_since"] = func.coalesce(_c.c.waiting_since, bindparam("now"))
+    return _ADVANCE.values(values) if values else _ADVANCE
+
+
+_ADVANCE_AS: Final = {
+    (visitor_wrote, agent_wrote, last_word): _advance_as(visitor_wrote, agent_wrote, last_word)
+    for visitor_wrote in (False, True)
+    for agent_wrote in (False, True)
+    for last_word in ("", "visitor", "agent", "system")
+}

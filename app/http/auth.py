@@ -44,7 +44,9 @@ async def login(call: Call) -> HTTPResponse:
         raise
     await context.login_per_account.succeeded(account)
     call.request.ctx.user = f"agent:{session.agent.id}"
-    response = json({"user": session.agent.wire(), "csrf_token": _csrf(context, session)})
+    response = json(
+        {"user": accounts.user_wire(session.agent), "csrf_token": _csrf(context, session)}
+    )
     response.add_cookie(
         SESSION_COOKIE,
         token,
@@ -62,6 +64,7 @@ async def login(call: Call) -> HTTPResponse:
     "/api/v1/auth/logout",
     "Log out; ends the session",
     audience="staff",
+    permission="account",
     answers={204: None},
 )
 async def logout(call: Call) -> HTTPResponse:
@@ -78,6 +81,7 @@ async def logout(call: Call) -> HTTPResponse:
     "/api/v1/me",
     "Who is logged in, and what the dashboard needs to start",
     audience="staff",
+    permission="account",
     answers={200: models.Me},
 )
 async def me(call: Call) -> HTTPResponse:
@@ -87,11 +91,11 @@ async def me(call: Call) -> HTTPResponse:
 
     def read() -> list[dict[str, object]]:
         with database.read() as connection:
-            return inboxes.refs(connection)
+            return inboxes.refs(connection, call.agent)
 
     return json(
         {
-            "user": call.agent.wire(),
+            "user": accounts.user_wire(call.agent),
             "csrf_token": _csrf(call.context, call.session),
             "realtime": call.context.realtime(),
             "inboxes": await database.run(read),

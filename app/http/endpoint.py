@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse, raw
 
-from app.chat import accounts
-from app.chat.accounts import Agent, Session
+from app.chat import accounts, permissions
+from app.chat.accounts import API_KEY_PREFIX, Session
 from app.chat.errors import NotFound
-from app.chat.visitors import VisitorIdentity
+from app.chat.permissions import Actor, Agent, Permission, VisitorIdentity
 from app.http import problems
 from app.http.context import Context
 
@@ -32,13 +32,17 @@ Audience = Literal["anyone", "staff", "visitor", "staff or visitor"]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of an endpoint, checked. ``query`` and ``body`` are of the endpoint's models."""
+    """One call of an endpoint, checked. ``query`` and ``body`` are of the endpoint's models.
+
+    ``ids`` holds the numbers of the path (names that end in ``_id``), ``names`` its texts.
+    """
 
     request: Request
     context: Context
     session: Session | None
     visitor: VisitorIdentity | None
     ids: Mapping[str, int]
+    names: Mapping[str, str]
     query: Any
     body: Any
 
@@ -54,6 +58,17 @@ class Call:
         assert self.visitor is not None  # noqa: S101  the wrapper has authenticated
         return self.visitor
 
+    @property
+    def caller(self) -> Agent | VisitorIdentity:
+        """Who calls an endpoint that both may call."""
+        return self.visitor if self.visitor is not None else self.agent
+
+    @property
+    def actor(self) -> Actor:
+        """The calling agent for the audit log, of an endpoint for staff."""
+        assert self.session is not None  # noqa: S101  the wrapper has authenticated
+        return self.session.actor(self.request.ctx.client_address)
+
 
 Handler = Callable[[Call], Coroutine[Any, Any, HTTPResponse]]
 
@@ -67,6 +82,7 @@ class Endpoint:
     tag: str
     summary: str
     audience: Audience
+    permission: Permission | None
     handler: Handler
     answers: Mapping[int, type[BaseModel] | None]
     problems: tuple[str, ...]
@@ -95,6 +111,7 @@ class Endpoints:
         summary: str,
         *,
         audience: Audience,
+        permission: Permission | None = None,
         answers: Mapping[int, type[BaseModel] | None],
         problems: tuple[str, ...] = (),
         query: type[BaseModel] | None = None,
@@ -102,7 +119,12 @@ class Endpoints:
         form: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Callable[[Handler], Handler]:
-        """Decorate a handler: ``answers`` maps each status to its model (None: no content)."""
+        """Decorate a handler: ``answers`` maps each status to its model (None: no content).
+
+        ``permission`` is what a calling agent's role must hold: every endpoint for staff names one.
+        """
+        if audience.startswith("staff") != (permission is not None):
+            raise TypeError(f"{method} {path}: an endpoint for staff names its permission")
 
         def register(handler: Handler) -> Handler:
             self.all.append(
@@ -112,6 +134,7 @@ class Endpoints:
                     self.tag,
                     summary,
                     audience,
+                    permission,
                     handler,
                     answers,
                     problems,
@@ -163,7 +186,9 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
         session, visitor = await _authenticate(endpoint.audience, request, context)
         if session is not None:
             request.ctx.user = f"agent:{session.agent.id}"
-            if endpoint.method not in _SAFE_METHODS:
+            if endpoint.permission is not None:
+                permissions.require(session.agent, endpoint.permission)
+            if endpoint.method not in _SAFE_METHODS and session.api_key_id is None:
                 _check_csrf(request, context, session)
         elif visitor is not None:
             request.ctx.user = f"visitor:{visitor.id}"
@@ -172,7 +197,8 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
             context,
             session,
             visitor,
-            {name: _id(value) for name, value in parameters.items()},
+            {name: _id(text) for name, text in parameters.items() if name.endswith("_id")},
+            {name: text for name, text in parameters.items() if not name.endswith("_id")},
             _query(endpoint, request),
             _body(endpoint, request),
         )
@@ -187,6 +213,11 @@ async def _authenticate(
     if audience == "anyone":
         return None, None
     bearer = _bearer(request)
+    if bearer.startswith(API_KEY_PREFIX) and audience != "visitor":
+        key = await context.database.run(accounts.find_api_key, context.database, bearer)
+        if key is None:
+            raise _refused(audience)
+        return key, None
     if audience == "visitor" or (audience == "staff or visitor" and bearer):
         visitor = context.visitor_tokens.read(bearer) if bearer else None
         if visitor is None:

@@ -23,6 +23,7 @@ READ_HEADERS: Final = {READ_HEADER: "the database that was read: replica or prim
     "/api/v1/conversations",
     "Conversations, newest activity first",
     audience="staff",
+    permission="conversations",
     query=models.ConversationQuery,
     answers={200: models.ConversationPage},
 )
@@ -47,6 +48,7 @@ async def list_conversations(call: Call) -> HTTPResponse:
     "/api/v1/conversations/{conversation_id}",
     "One conversation, with its visitor's context",
     audience="staff",
+    permission="conversations",
     answers={200: models.ConversationDetail},
     problems=("not_found",),
 )
@@ -65,6 +67,7 @@ async def get_conversation(call: Call) -> HTTPResponse:
     "/api/v1/conversations/{conversation_id}/claim",
     "Take a conversation that nobody has",
     audience="staff",
+    permission="conversations",
     answers={200: models.Conversation},
     problems=("not_found", "conversation_already_claimed"),
 )
@@ -84,6 +87,7 @@ async def claim_conversation(call: Call) -> HTTPResponse:
     "/api/v1/conversations/{conversation_id}/messages",
     "Messages of one stream, ascending by seq",
     audience="staff",
+    permission="conversations",
     query=models.MessageQuery,
     answers={200: models.MessagePage},
     problems=("not_found",),
@@ -106,7 +110,7 @@ async def history(call: Call, *, stream: int) -> HTTPResponse:
         before_seq=query.before_seq,
         known_seq=query.known_seq,
         limit=query.limit,
-        visitor_id=call.visitor.id if call.visitor else None,
+        caller=call.caller,
     )
     page = {"items": items, "next_cursor": None, "has_more": has_more}
     return json(page, headers={READ_HEADER: target})
@@ -117,6 +121,7 @@ async def history(call: Call, *, stream: int) -> HTTPResponse:
     "/api/v1/conversations/{conversation_id}/messages",
     "Answer the visitor, or leave a note for the staff",
     audience="staff",
+    permission="conversations",
     body=models.NewMessage,
     answers={201: models.Message, 200: models.Message},
     problems=("not_found", "message_too_long", "client_id_conflict", "service_unavailable"),
@@ -136,6 +141,7 @@ async def send_message(call: Call) -> HTTPResponse:
             sender_avatar_url=agent.avatar_url,
             kind=body.kind,
             body=body.body,
+            inbox_ids=agent.inbox_ids,
         ),
     )
     return json(messages.stored_wire(stored), 201 if stored.created else 200)
@@ -146,6 +152,7 @@ async def send_message(call: Call) -> HTTPResponse:
     "/api/v1/conversations/{conversation_id}/read",
     "Move the own read mark forward",
     audience="staff",
+    permission="conversations",
     body=models.ReadRequest,
     answers={200: models.ReadResponse},
     problems=("not_found",),
@@ -158,8 +165,7 @@ async def mark_read(call: Call) -> HTTPResponse:
         context.database,
         conversation_id=call.ids["conversation_id"],
         stream=schema.STREAMS[call.body.stream],
-        reader_type="agent",
-        reader_id=call.agent.id,
+        reader=call.agent,
         seq=call.body.seq,
     )
     if moved.moved:

@@ -3,10 +3,11 @@ OpenAPI document is generated from all of them."""
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.chat.messages import BODY_MAX_CHARACTERS, PAGE_MAX_MESSAGES
 
@@ -22,6 +23,27 @@ Seq = Annotated[int, Field(ge=0, le=2**31 - 1)]
 StreamName = Literal["public", "staff"]
 Status = Literal["open", "snoozed", "resolved"]
 SenderType = Literal["visitor", "agent", "system"]
+
+
+def _without_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("should not contain a NUL character")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("should be one line without control characters")
+    stripped = text.strip()
+    if text and not stripped:
+        raise ValueError("should not be blank")
+    return stripped
+
+
+# After a Field with the lengths: Annotated[str, Field(max_length=100), OneLine]
+NoNul = AfterValidator(_without_nul)
+# what stands on one line: a name, a title; leading and trailing blanks are cut
+OneLine = AfterValidator(_one_line)
 
 
 def _shortened(length: int) -> BeforeValidator:
@@ -68,6 +90,18 @@ class Sender(Response):
     avatar_url: str | None
 
 
+class Attachment(Response):
+    """A file of a message; ``url`` is relative to the API's address."""
+
+    id: int
+    name: str
+    content_type: str
+    size_bytes: int
+    width_px: int | None
+    height_px: int | None
+    url: str
+
+
 class Message(Response):
     """One message of a stream; ``seq`` counts 1, 2, 3 … per stream without holes."""
 
@@ -79,7 +113,10 @@ class Message(Response):
     sender: Sender | None
     kind: Literal["text", "note", "file", "event"]
     body: str
-    attachments: list[dict[str, Any]]
+    attachments: list[Attachment]
+    event: Annotated[
+        dict[str, Any] | None, Field(description="what happened, for kind event: its type and more")
+    ]
     created_at: Timestamp
     edited_at: Timestamp | None
     deleted_at: Timestamp | None
@@ -237,7 +274,7 @@ class MessageQuery(WidgetMessageQuery):
     stream: StreamName = "public"
 
 
-Body = Annotated[str, Field(min_length=1, max_length=BODY_MAX_CHARACTERS)]
+Body = Annotated[str, Field(min_length=1, max_length=BODY_MAX_CHARACTERS), NoNul]
 
 
 class NewWidgetMessage(Request):

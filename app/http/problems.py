@@ -12,7 +12,7 @@ from sanic.response import HTTPResponse, raw
 
 from app import log
 from app.chat import errors
-from app.chat.conversations import BadCursor
+from app.chat.pages import BadCursor
 from app.db.engines import Unavailable
 
 CONTENT_TYPE: Final = "application/problem+json"
@@ -27,10 +27,13 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "invalid_credentials": (401, "The e-mail address or the password is wrong"),
     "csrf_failed": (403, "The CSRF token is missing or wrong"),
     "forbidden": (403, "Not allowed"),
+    "visitor_blocked": (403, "This visitor is blocked"),
     "not_found": (404, "Not found"),
     "unknown_inbox": (404, "There is no such inbox"),
     "method_not_allowed": (405, "This address does not know that method"),
     "conversation_already_claimed": (409, "Another agent has this conversation"),
+    "conflict": (409, "It cannot be done in the present state"),
+    "attachment_not_found": (422, "There is no such attachment to send"),
     "client_id_conflict": (409, "Another message has this client_id"),
     "payload_too_large": (413, "The request is too large"),
     "too_many_attempts": (429, "Too many failed attempts"),
@@ -141,6 +144,10 @@ def from_exception(error: BaseException) -> Problem:  # noqa: PLR0911, PLR0912  
             return invalid(error)
         case errors.NotFound():
             return Problem("not_found", "It does not exist, or it is not yours.")
+        case errors.Forbidden():
+            return forbidden()
+        case errors.Refused():
+            return _refused(error)
         case errors.UnknownInbox():
             return Problem("unknown_inbox", "Check the data-inbox key of the widget's script tag.")
         case errors.InvalidCredentials():
@@ -182,6 +189,18 @@ def from_exception(error: BaseException) -> Problem:  # noqa: PLR0911, PLR0912  
                 "internal_error",
                 "It is logged; the X-Request-ID header names the log line.",
             )
+
+
+def _refused(error: errors.Refused) -> Problem:
+    headers = {}
+    if error.retry_seconds is not None:
+        headers["Retry-After"] = str(error.retry_seconds)
+    field_errors = None
+    if error.field is not None:
+        field_errors = [{"field": error.field, "message": error.detail}]
+    return Problem(
+        error.code, error.detail, field_errors=field_errors, extra=error.extra, headers=headers
+    )
 
 
 def _from_sanic(error: SanicException) -> Problem:

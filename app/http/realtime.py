@@ -16,6 +16,7 @@ endpoints = Endpoints("realtime")
     "/broadcasting/auth",
     "Sign a subscription to a private channel",
     audience="staff or visitor",
+    permission="conversations",
     body=models.BroadcastingAuthRequest,
     form=True,
     answers={200: models.BroadcastingAuth},
@@ -24,17 +25,9 @@ endpoints = Endpoints("realtime")
 async def broadcasting_auth(call: Call) -> HTTPResponse:
     """403 unless the caller may read what the channel carries."""
     context, channel = call.context, call.body.channel_name
-    allowed = False
-    if channels.SOCKET_ID.fullmatch(call.body.socket_id):
-        if call.visitor is not None:
-            allowed = await context.database.run(
-                channels.visitor_may_join, context.database, call.visitor, channel
-            )
-        else:
-            allowed = await context.database.run(
-                channels.agent_may_join, context.database, call.agent, channel
-            )
-    if not allowed:
+    if not channels.SOCKET_ID.fullmatch(call.body.socket_id) or not await context.database.run(
+        channels.may_join, context.database, call.caller, channel
+    ):
         raise problems.forbidden()
     settings = context.settings
     auth = channels.sign(settings.pusher_key, settings.pusher_secret, call.body.socket_id, channel)

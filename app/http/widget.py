@@ -126,8 +126,7 @@ async def mark_own_read(call: Call) -> HTTPResponse:
         context.database,
         conversation_id=call.ids["conversation_id"],
         stream=schema.PUBLIC,
-        reader_type="visitor",
-        reader_id=call.who.id,
+        reader=call.who,
         seq=call.body.seq,
     )
     if moved.moved:

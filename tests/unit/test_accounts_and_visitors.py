@@ -11,7 +11,8 @@ from sqlalchemy import select, text
 from app import clock
 from app.chat import accounts, channels, inboxes, visitors
 from app.chat.errors import InvalidCredentials
-from app.chat.visitors import VisitorIdentity, VisitorTokens
+from app.chat.permissions import VisitorIdentity
+from app.chat.visitors import VisitorTokens
 from app.db import schema
 from app.db.engines import Database
 from app.http.proxies import client_address

@@ -46,6 +46,8 @@ def test_every_problem_code_that_is_described_exists() -> None:
 def test_every_error_of_the_domain_has_its_own_answer() -> None:
     made: dict[type[errors.ChatError], errors.ChatError] = {
         errors.NotFound: errors.NotFound(),
+        errors.Forbidden: errors.Forbidden(),
+        errors.Refused: errors.Refused("conflict", "Look again.", field="x"),
         errors.UnknownInbox: errors.UnknownInbox(),
         errors.InvalidCredentials: errors.InvalidCredentials(),
         errors.TooManyAttempts: errors.TooManyAttempts(9),

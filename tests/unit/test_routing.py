@@ -12,10 +12,13 @@ from sqlalchemy import text
 
 from app.chat import messages
 from app.chat.errors import NotFound
+from app.chat.permissions import Agent
 from app.db import engines, routing, schema
 from app.db.engines import Database
 from app.db.routing import HistoryRouting
 from tests.unit.conftest import make_database, settings_for
+
+ANN = Agent(1, "Ann", "ann@example.com", "agent", None)
 
 
 class Pair:
@@ -58,6 +61,7 @@ class Pair:
             before_seq=None,
             known_seq=known_seq,
             limit=50,
+            caller=ANN,
         )
         return [item["seq"] for item in items], target
 
@@ -101,6 +105,7 @@ def test_after_seq_counts_as_known(pair: Pair) -> None:
         before_seq=None,
         known_seq=0,
         limit=50,
+        caller=ANN,
     )
     assert ([item["seq"] for item in items], target) == ([2], "primary")
 
@@ -109,8 +114,9 @@ def test_a_conversation_that_the_replica_lacks(pair: Pair) -> None:
     with pair.database.write() as connection:
         connection.execute(
             text(
-                "INSERT INTO conversations SELECT 9, inbox_id, visitor_id, status, assignee_id, "
-                "0, 0, 0, created_at, updated_at FROM conversations WHERE id = 1"
+                "INSERT INTO conversations (id, inbox_id, visitor_id, status, last_seq_public, "
+                "last_seq_staff, version, created_at, updated_at) SELECT 9, inbox_id, visitor_id, "
+                "status, 0, 0, 0, created_at, updated_at FROM conversations WHERE id = 1"
             )
         )
     assert pair.read(known_seq=0, conversation_id=9) == ([], "primary")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from alembic import op
-from sqlalchemy import inspect
+from sqlalchemy import Column, inspect
 from sqlalchemy.schema import SchemaItem
 
 MYSQL_TABLE: dict[str, Any] = {
@@ -30,3 +30,10 @@ def create_index(name: str, table: str, columns: list[str], *, unique: bool = Fa
     present = {index["name"] for index in inspect(op.get_bind()).get_indexes(table)}
     if name not in present:
         op.create_index(name, table, columns, unique=unique)
+
+
+def add_column(table: str, column: Column[Any]) -> None:
+    """Add a column, unless it is there. It must be nullable or have a server default."""
+    present = {column["name"] for column in inspect(op.get_bind()).get_columns(table)}
+    if column.name not in present:
+        op.add_column(table, column)

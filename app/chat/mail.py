@@ -1,0 +1,37 @@
+"""Mail that the worker sends: queued in the transaction of what it tells."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, insert
+
+from app import clock
+from app.db import schema
+
+
+def queue(
+    connection: Connection,
+    kind: str,
+    *,
+    to: str,
+    subject: str,
+    text: str,
+    html: str | None = None,
+) -> int:
+    """Queue one mail; gives its id. ``kind`` says what it is for, as ``invitation``."""
+    now = clock.now()
+    result = connection.execute(
+        insert(schema.mails).values(
+            kind=kind,
+            to_address=to,
+            subject=subject,
+            body_text=text,
+            body_html=html,
+            status="pending",
+            attempts=0,
+            next_attempt_at=now,
+            created_at=now,
+        )
+    )
+    key = result.inserted_primary_key
+    assert key is not None  # noqa: S101  every dialect used here gives the new id
+    return int(key[0])
