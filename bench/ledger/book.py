@@ -7,6 +7,7 @@ afterwards :func:`Book.verdict` compares all of it with the rows that are stored
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,8 @@ class Sent:
     acknowledged: list[Message] = field(default_factory=list)
     acknowledged_at: float = 0.0
     refused: str = ""
+    # its sender cut a connection on purpose: how long it took says nothing about the server
+    hung_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +217,29 @@ class Book:
             for watch in self.watches.values()
         )
 
-    def verdict(self, rows: Iterable[Message]) -> Verdict:
+    def missing(self, rows: Iterable[Message]) -> int:
+        """How many (subscriber, stored row) pairs a subscriber has not seen."""
+        streams: dict[tuple[int, str], set[int]] = defaultdict(set)
+        for row in rows:
+            streams[row.conversation_id, row.stream].add(row.seq)
+        return sum(
+            len(streams[watch.conversation_id, watch.stream] - watch.seen.keys())
+            for watch in self.watches.values()
+        )
+
+    def compare_sources(self, *, told: Iterable[Message], there: Iterable[Message]) -> None:
+        """The staff's API must tell exactly the rows that the database holds."""
+        told_rows, rows = set(told), set(there)
+        for row in sorted(told_rows - rows, key=lambda each: each.name):
+            self._note("phantom", f"{row.name}: the API tells it, the database has not got it")
+        for row in sorted(rows - told_rows, key=lambda each: each.name):
+            self._note("never_delivered", f"{row.name}: the API does not tell it to the staff")
+
+    def verdict(self, rows: Iterable[Message], *, read_at: float = math.inf) -> Verdict:
         """Compare everything with what is stored in the conversations of the run.
 
-        ``rows`` may come in any order; rows of other conversations are left out.
+        ``rows`` may come in any order; rows of other conversations are left out. ``read_at`` is
+        when reading them began: what was shown later need not be among them.
         """
         ours = self.conversations()
         stored = [row for row in rows if row.conversation_id in ours]
@@ -226,7 +248,7 @@ class Book:
             *self._stored_well(stored),
             *self._acknowledged_well(stored),
             *self._sent_well(),
-            *self._shown_well(stored),
+            *self._shown_well(stored, read_at),
         ]
         return Verdict(found, self._figures(stored))
 
@@ -308,7 +330,7 @@ class Book:
                     )
                 last[key] = answer
 
-    def _shown_well(self, stored: list[Message]) -> Iterable[Violation]:
+    def _shown_well(self, stored: list[Message], read_at: float) -> Iterable[Violation]:
         """Every subscriber saw every row of what it watches, as it is stored, and nothing else."""
         streams: dict[tuple[int, str], dict[int, Message]] = defaultdict(dict)
         place_of: dict[tuple[int, str], Message] = {}
@@ -320,8 +342,9 @@ class Book:
             for seq in sorted(rows.keys() - watch.seen.keys()):
                 yield Violation("never_delivered", f"{watch.name} never saw seq {seq}")
             shown_as: dict[str, int] = {}
-            for seq, (message, _) in sorted(watch.seen.items()):
-                yield from self._one_sight(watch, message, rows.get(seq), place_of)
+            for seq, (message, sight) in sorted(watch.seen.items()):
+                if seq in rows or sight.at <= read_at:
+                    yield from self._one_sight(watch, message, rows.get(seq), place_of)
                 earlier = shown_as.setdefault(message.client_id, seq)
                 if earlier != seq:
                     yield Violation(
