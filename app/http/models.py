@@ -3,11 +3,21 @@ OpenAPI document is generated from all of them."""
 
 from __future__ import annotations
 
-import unicodedata
-from typing import Annotated, Any, Literal
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import core_schema
 
 from app.chat.messages import BODY_MAX_CHARACTERS, PAGE_MAX_MESSAGES
 
@@ -25,6 +35,24 @@ Status = Literal["open", "snoozed", "resolved"]
 SenderType = Literal["visitor", "agent", "system"]
 
 
+class _TextRule:
+    """A rule for text that the OpenAPI document tells as well, as a pattern (ECMA-262)."""
+
+    def __init__(self, check: Callable[[str], str], pattern: str) -> None:
+        self._check = check
+        self._pattern = pattern
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": self._pattern}
+
+
 def _without_nul(text: str) -> str:
     if "\x00" in text:
         raise ValueError("should not contain a NUL character")
@@ -32,7 +60,7 @@ def _without_nul(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    if any(unicodedata.category(character) == "Cc" for character in text):
+    if _CONTROL.search(text):
         raise ValueError("should be one line without control characters")
     stripped = text.strip()
     if text and not stripped:
@@ -40,10 +68,17 @@ def _one_line(text: str) -> str:
     return stripped
 
 
+_CONTROLS: Final = r"\u0000-\u001f\u007f-\u009f"
+_CONTROL: Final = re.compile(f"[{_CONTROLS}]")
 # After a Field with the lengths: Annotated[str, Field(max_length=100), OneLine]
-NoNul = AfterValidator(_without_nul)
+NoNul: Final = _TextRule(_without_nul, r"^[^\u0000]*$")
 # what stands on one line: a name, a title; leading and trailing blanks are cut
-OneLine = AfterValidator(_one_line)
+OneLine: Final = _TextRule(
+    _one_line,
+    # no control characters, and at least one that is neither blank nor one of them
+    rf"^([^{_CONTROLS}]*[^{_CONTROLS}\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+    rf"[^{_CONTROLS}]*)?$",
+)
 
 
 def _shortened(length: int) -> BeforeValidator:
@@ -349,8 +384,9 @@ class FirstMessage(Response):
 class BroadcastingAuthRequest(Request):
     """A form (application/x-www-form-urlencoded), as pusher-js sends it."""
 
-    socket_id: Annotated[str, Field(max_length=41)]
-    channel_name: Annotated[str, Field(max_length=200)]
+    # a form's empty value is an absent one
+    socket_id: Annotated[str, Field(min_length=1, max_length=41)]
+    channel_name: Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class BroadcastingAuth(Response):

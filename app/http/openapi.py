@@ -19,14 +19,14 @@ from app.version import version
 _REF: Final = "#/components/schemas/{model}"
 _SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {
     "anyone": [],
-    "staff": [{"session": [], "csrf": []}],
+    "staff": [{"session": [], "csrf": []}, {"api_key": []}],
     "visitor": [{"visitor": []}],
-    "staff or visitor": [{"session": [], "csrf": []}, {"visitor": []}],
+    "staff or visitor": [{"session": [], "csrf": []}, {"api_key": []}, {"visitor": []}],
 }
 # what the wrapper of every endpoint of an audience may answer
 _COMMON_PROBLEMS: Final = {
-    "anyone": (),
-    "staff": ("not_authenticated", "service_unavailable"),
+    "anyone": ("service_unavailable",),
+    "staff": ("not_authenticated", "forbidden", "service_unavailable"),
     "visitor": ("not_authenticated", "service_unavailable"),
     "staff or visitor": ("forbidden", "service_unavailable"),
 }
@@ -70,6 +70,7 @@ def _document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
             "securitySchemes": {
                 "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
                 "csrf": {"type": "apiKey", "in": "header", "name": CSRF_HEADER},
+                "api_key": {"type": "http", "scheme": "bearer"},
                 "visitor": {"type": "http", "scheme": "bearer"},
             },
         },
@@ -107,7 +108,11 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
             "name": name,
             "in": "path",
             "required": True,
-            "schema": {"type": "integer", "minimum": 1},
+            "schema": (
+                {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}
+                if name.endswith("_id")
+                else {"type": "string", "minLength": 1}
+            ),
         }
         for name in re.findall(r"\{(\w+)\}", endpoint.path)
     ]
@@ -153,8 +158,12 @@ def _problem_codes(endpoint: Endpoint) -> dict[int, list[str]]:
         codes.append("csrf_failed")
     if endpoint.body is not None or endpoint.query is not None:
         codes.append("invalid_request")
+    if endpoint.body is not None:
+        codes.append("payload_too_large")
     if endpoint.body is not None and not endpoint.form:
         codes.append("malformed_request")
+    if "_id}" in endpoint.path:
+        codes.append("not_found")
     by_status: dict[int, list[str]] = {}
     for code in sorted(set(codes)):
         by_status.setdefault(problems.CODES[code][0], []).append(code)

@@ -99,7 +99,22 @@ async def _begin(request: Request) -> None:
 
 
 async def _failed(request: Request, error: Exception) -> HTTPResponse:
-    return problems.answer(error, getattr(request.ctx, "request_id", ""))
+    response = problems.answer(error, getattr(request.ctx, "request_id", ""))
+    if response.status == 405 and "Allow" not in response.headers:
+        # RFC 9110 §15.5.6 wants it; Sanic knows it only where one route has the address
+        response.headers["Allow"] = ", ".join(_methods(request.app, request.path))
+    return response
+
+
+def _methods(app: App, path: str) -> list[str]:
+    """The methods of the endpoints at ``path``."""
+    return sorted(
+        {
+            endpoint.method
+            for endpoint in app.ctx.endpoints
+            if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", endpoint.path), path)
+        }
+    )
 
 
 async def _finish(request: Request, response: BaseHTTPResponse) -> None:
