@@ -7,19 +7,20 @@ import os
 import platform
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from bench.ledger.book import KINDS, Book
+from bench.ledger.book import KINDS, Book, Violation
 from bench.ledger.run import Moment, Options, Result
 from bench.plot import Mark, Series, line_chart
 
 BAR_CELLS: Final = 24
 BUCKETS: Final = 120
-SHOWN_VIOLATIONS: Final = 20
-KEPT_VIOLATIONS: Final = 500
+SHOWN_OF_A_KIND: Final = 5
+KEPT_OF_A_KIND: Final = 100
 LINE_EVERY_SECONDS: Final = 10.0
 
 
@@ -130,7 +131,7 @@ def document(options: Options, result: Result, marks: list[tuple[float, str]]) -
         "figures": verdict.figures,
         "violations": [
             {"kind": violation.kind, "text": violation.text}
-            for violation in verdict.violations[:KEPT_VIOLATIONS]
+            for violation in _first_of_each_kind(verdict.violations, KEPT_OF_A_KIND)
         ],
         "options": {
             "url": options.url,
@@ -170,6 +171,16 @@ def document(options: Options, result: Result, marks: list[tuple[float, str]]) -
     }
 
 
+def _first_of_each_kind(violations: Sequence[Violation], limit: int) -> list[Violation]:
+    taken: Counter[str] = Counter()
+    kept = []
+    for violation in violations:
+        taken[violation.kind] += 1
+        if taken[violation.kind] <= limit:
+            kept.append(violation)
+    return kept
+
+
 def _spread(seconds: list[float]) -> dict[str, float]:
     shares = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
     spread = {name: round(percentile(seconds, share) * 1000, 1) for name, share in shares}
@@ -205,15 +216,14 @@ def table(told: dict[str, Any]) -> str:
     lines += [f"{name:<44} {value!s:>12}" for name, value in rows]
     lines += [f"note: {note}" for note in told["notes"]]
     lines.append("")
-    violations = told["violations"]
-    for violation in violations[:SHOWN_VIOLATIONS]:
-        lines.append(f"{violation['kind'].upper()}: {violation['text']}")
-    hidden = sum(told["counts"].values()) - min(len(violations), SHOWN_VIOLATIONS)
-    if hidden > 0:
-        lines.append(f"… and {hidden} more; the JSON file has the first {KEPT_VIOLATIONS}")
+    for kind, count in told["counts"].items():
+        texts = [found["text"] for found in told["violations"] if found["kind"] == kind]
+        lines += [f"{kind.upper()}: {text}" for text in texts[:SHOWN_OF_A_KIND]]
+        if count > SHOWN_OF_A_KIND:
+            lines.append(f"… and {count - SHOWN_OF_A_KIND} more of that kind, see the JSON file")
     if told["verdict"] == "clean":
         lines.append("CLEAN: every message is accounted for.")
-    elif violations:
+    elif told["violations"]:
         lines.append("NOT CLEAN: see the violations above.")
     else:
         lines.append(
