@@ -319,6 +319,7 @@ def stages() -> list[Stage]:
         Stage("api", "HTTP API against the embedded mode", lambda s: pytest(s, "tests/api")),
         Stage("mysql", "real MySQL primary and replica", mysql),
         Stage("gateway", "gateway, real Redis, real clients", lambda s: pytest(s, "tests/gateway")),
+        Stage("ledger", "every message accounted for", lambda s: pytest(s, "tests/ledger")),
         Stage("browser", "Chromium against the embedded mode", lambda s: pytest(s, "tests/e2e")),
         Stage("run", "`make run` in a fresh clone", run_cold),
         Stage("cluster-up", "8 machines, --check, site.yml", cluster_up),
