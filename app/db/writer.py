@@ -154,7 +154,8 @@ class Writer:
     """Stores messages in groups. Made, used and closed on one event loop.
 
     ``on_stored`` is called on the loop with the newly stored messages of a batch, in the order of
-    their seq, before their senders are answered; it must neither block nor raise.
+    their seq, before their senders are answered; it must neither block nor raise. With them come
+    the timeline's events that they caused.
     """
 
     def __init__(
@@ -210,8 +211,10 @@ class Writer:
 
     def _work(self) -> None:
         while batch := self._take():
+            self._batch.events.clear()
             outcomes = self._store_surely(batch)
-            self._loop.call_soon_threadsafe(self._answer, batch, outcomes)
+            events = tuple(self._batch.events)
+            self._loop.call_soon_threadsafe(self._answer, batch, outcomes, events)
         self._batch.close()
         self._loop.call_soon_threadsafe(self._done.set)
 
@@ -282,8 +285,11 @@ class Writer:
 
     # --- on the event loop -------------------------------------------------------------------
 
-    def _answer(self, batch: list[_Waiting], outcomes: list[Outcome]) -> None:
+    def _answer(
+        self, batch: list[_Waiting], outcomes: list[Outcome], events: tuple[Stored, ...]
+    ) -> None:
         created = [item for item in outcomes if isinstance(item, Stored) and item.created]
+        created.extend(events)
         if created and self._on_stored is not None:
             try:
                 self._on_stored(created)
@@ -385,6 +391,7 @@ _MESSAGE_COLUMNS: Final = (
     "body",
     "created_at",
     "attachments",
+    "event",
 )
 _MARK_COLUMNS: Final = (
     "conversation_id",
@@ -402,6 +409,8 @@ class _Batch:
 
     def __init__(self, engine: Engine) -> None:
         self.committing = False
+        # the timeline's events of what was committed since the writer last took them
+        self.events: list[Stored] = []
         self._engine = engine
         self._connection: Connection | None = None
         self._insert_messages = ""
@@ -430,9 +439,10 @@ class _Batch:
         self.committing = False
         connection = self._open()
         with connection.begin():
-            outcomes = self._store_in(connection, messages, resumed)
+            outcomes, events = self._store_in(connection, messages, resumed)
             self.committing = True
         self.committing = False
+        self.events.extend(events)
         return outcomes
 
     def _open(self) -> Connection:
@@ -454,7 +464,7 @@ class _Batch:
 
     def _store_in(
         self, connection: Connection, messages: Sequence[NewMessage], resumed: bool
-    ) -> list[Outcome]:
+    ) -> tuple[list[Outcome], list[Stored]]:
         now = clock.now()
         targets, opened, blocked = _find_conversations(connection, messages, now)
         conversations = _lock_conversations(connection, targets, blocked)
@@ -508,15 +518,19 @@ class _Batch:
                 outcomes[index] = Rejected("client_id_taken")
             else:
                 outcomes[index] = earlier
+        events = [
+            _reopened(row, conversations[row.conversation_id]) for row in rows if row.reopened
+        ]
         if rows:
-            self._insert(connection, rows, marks, now)
+            self._insert(connection, rows, events, marks, now)
             _advance(connection, conversations.values(), now)
-        return [outcome for outcome in outcomes if outcome is not None]
+        return [outcome for outcome in outcomes if outcome is not None], events
 
     def _insert(
         self,
         connection: Connection,
         rows: list[Stored],
+        events: list[Stored],
         marks: dict[tuple[int, int, str, int], int],
         now: datetime,
     ) -> None:
@@ -536,8 +550,9 @@ class _Batch:
                     row.body,
                     moment,
                     row.attachments,
+                    row.event,
                 )
-                for row in rows
+                for row in (*rows, *events)
             ],
         )
         if marks:
@@ -785,6 +800,30 @@ def _append(
         opened=opened,
         reopened=reopened,
         attachments=orjson.dumps(attachments).decode() if attachments else None,
+    )
+
+
+def _reopened(message: Stored, conversation: _Conversation) -> Stored:
+    """The timeline's event of a visitor's message that woke its conversation; its next seq of the
+    staff stream, where all events stand."""
+    conversation.added[schema.STAFF] += 1
+    by = {"id": message.sender_id, "name": message.sender_name, "type": "visitor"}
+    return Stored(
+        conversation_id=conversation.id,
+        inbox_id=conversation.inbox_id,
+        visitor_id=conversation.visitor_id,
+        stream=schema.STAFF,
+        seq=conversation.last_seq[schema.STAFF] + conversation.added[schema.STAFF],
+        client_id=clock.uuid(),
+        sender_type="system",
+        sender_id=None,
+        sender_name="",
+        sender_avatar_url=None,
+        kind="event",
+        body=f"{message.sender_name} reopened the conversation.",
+        created_at=message.created_at,
+        created=True,
+        event=orjson.dumps({"type": "reopened", "by": by}).decode(),
     )
 
 

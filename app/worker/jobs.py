@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -25,6 +25,7 @@ from app.bus.locks import FencedLock, Held
 from app.chat import accounts
 from app.db import outbox, schema
 from app.db.engines import Database, Unavailable
+from app.db.writer import Stored
 
 LOCK_SECONDS: Final = 15.0
 RELAY_ROWS: Final = 500
@@ -50,6 +51,18 @@ class JobStatistics:
     items: int = 0
     skipped: int = 0
     last_success: float = 0.0
+    # whether the last try failed: without Redis there is no lock, and nothing runs
+    paused: bool = False
+
+
+class Announces(Protocol):
+    """What jobs need of :class:`app.chat.announce.Announcer`; to be called after the commit."""
+
+    def messages_stored(self, stored: Sequence[Stored]) -> None:
+        """Announce newly stored messages and events."""
+
+    def conversation_changed(self, conversation_id: int) -> None:
+        """Announce a change that the visitor may see too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,7 @@ class Tools:
     database: Database
     redis: Redis
     app_id: str
+    announcer: Announces
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +196,16 @@ class Runner:
                 count = await self._run_once(job)
             except (RedisError, OSError, TimeoutError, Unavailable, LostLock) as error:
                 statistics.failures += 1
+                statistics.paused = True
                 if not failing:  # once per outage, not once per second
                     logger.warning("job failed", job=job.name, reason=type(error).__name__)
                 failing = True
             except Exception as error:
                 statistics.failures += 1
+                statistics.paused = True
                 logger.error("job failed", job=job.name, exc_info=error)
             else:
-                failing = False
+                failing = statistics.paused = False
                 if count:
                     logger.info("job done", job=job.name, items=count)
             # spread the nodes, so that they do not all ask for the lock at once

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +14,9 @@ from sanic import Request, Sanic
 from sanic.response import HTTPResponse, raw
 
 from app.bus import connection
+from app.bus.events import Event
+from app.bus.publisher import Publisher
+from app.chat.announce import Announcer
 from app.config import Settings
 from app.db import outbox
 from app.db.engines import Database
@@ -46,11 +49,21 @@ def attach(app: App, settings: Settings) -> None:
     async def start(_app: App) -> None:
         database = Database(settings)
         redis = connection.connect(settings.redis_url)
-        app.ctx.worker_tools = Tools(database, redis, settings.pusher_app_id)
+
+        async def keep(batch: Sequence[Event]) -> None:
+            rows = [(event.channel, event.message) for event in batch]
+            await database.run(outbox.keep, database, rows)
+
+        publisher = Publisher(redis, settings.pusher_app_id, keep)
+        announcer = Announcer(database, publisher)
+        app.ctx.worker_publisher, app.ctx.worker_announcer = publisher, announcer
+        app.ctx.worker_tools = Tools(database, redis, settings.pusher_app_id, announcer)
         app.ctx.worker = Runner(app.ctx.worker_tools)
 
     async def stop(_app: App) -> None:
         await app.ctx.worker.close()
+        await app.ctx.worker_announcer.close()
+        await app.ctx.worker_publisher.close()
         await app.ctx.worker_tools.redis.aclose()
         app.ctx.worker_tools.database.close()
 
@@ -99,12 +112,18 @@ class _JobCollector(Collector):
             "End of the last good run",
             labels=["job"],
         )
+        paused = GaugeMetricFamily(
+            "deskline_job_paused",
+            "1 while the last try failed, as without Redis or the database",
+            labels=["job"],
+        )
         for name, counted in self._runner.statistics.items():
+            paused.add_metric([name], int(counted.paused))
             runs.add_metric([name], counted.runs)
             failures.add_metric([name], counted.failures)
             items.add_metric([name], counted.items)
             last.add_metric([name], counted.last_success)
-        yield from (runs, failures, items, last)
+        yield from (runs, failures, items, last, paused)
         if self._waiting is not None:
             yield GaugeMetricFamily(
                 "deskline_outbox_rows", "Events that wait in the outbox", self._waiting

@@ -19,8 +19,20 @@ from app.bus.locks import FencedLock
 from app.bus.publisher import Publisher
 from app.db import outbox, schema
 from app.db.engines import Database
+from app.db.writer import Stored
 from app.worker import jobs
 from app.worker.jobs import Job, LostLock, Run, Runner, Tools
+
+
+class Silent:
+    """Announces nothing."""
+
+    def messages_stored(self, stored: Sequence[Stored]) -> None:
+        return
+
+    def conversation_changed(self, conversation_id: int) -> None:
+        return
+
 
 DEAD_REDIS = "redis://127.0.0.1:1/0"
 
@@ -179,7 +191,7 @@ async def a_run(database: Database, redis: Redis, job: str) -> Run:
     lock = FencedLock(redis, job, seconds=10)
     held = await lock.take(floor)
     assert held is not None
-    return Run(Tools(database, redis, "app1"), lock, held)
+    return Run(Tools(database, redis, "app1", Silent()), lock, held)
 
 
 async def test_the_outbox_is_relayed_in_order_and_emptied(database: Database, redis: Redis) -> None:
@@ -247,7 +259,7 @@ async def test_two_workers_share_the_jobs_and_never_run_one_at_once(
         return 1
 
     job = Job("test", 0.01, work)
-    tools = Tools(database, redis, "app1")
+    tools = Tools(database, redis, "app1", Silent())
     runners = [Runner(tools, (job,)) for _ in range(2)]
     await asyncio.sleep(0.6)
     for runner in runners:
@@ -260,7 +272,7 @@ async def test_a_job_goes_on_after_redis_was_away(database: Database, dead_redis
     async def work(_run: Run) -> int:
         return 1
 
-    runner = Runner(Tools(database, dead_redis, "app1"), (Job("test", 0.01, work),))
+    runner = Runner(Tools(database, dead_redis, "app1", Silent()), (Job("test", 0.01, work),))
     await asyncio.sleep(0.3)
     assert runner.statistics["test"].failures >= 2
     await runner.close()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import pytest
 from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import OperationalError
@@ -329,3 +330,26 @@ async def test_a_sender_that_stops_waiting_harms_nobody(stand: Stand) -> None:
         gate.open.set()
         assert isinstance(await stays, Stored)
     assert [row.seq for row in stored_rows(stand)] == [1, 2]
+
+
+async def test_a_visitor_that_writes_reopens_and_the_timeline_tells_it(stand: Stand) -> None:
+    announced: list[Stored] = []
+    async with running(stand, on_stored=announced.extend) as made:
+        await made.store(message(2, stream=schema.STAFF, kind="note"))
+        with engines.write_transaction(stand.engine) as connection:
+            connection.execute(text("UPDATE conversations SET status = 'resolved' WHERE id = 2"))
+        back = await made.store(by_visitor(2, conversation_id=2))
+        again = await made.store(by_visitor(2, conversation_id=2))
+    assert (back.seq, back.reopened, again.seq, again.reopened) == (1, True, 2, False)
+    events = [row for row in stored_rows(stand) if row.kind == "event"]
+    assert [(row.stream, row.seq, row.sender_type) for row in events] == [
+        (schema.STAFF, 2, "system")
+    ]
+    assert orjson.loads(events[0].event)["by"] == {"id": 2, "name": "Visitor 2", "type": "visitor"}
+    told = [item for item in announced if item.kind == "event"]
+    assert [(item.seq, item.event) for item in told] == [(2, events[0].event)]
+    with engines.read_transaction(stand.engine) as connection:
+        row = connection.execute(
+            select(schema.conversations).where(schema.conversations.c.id == 2)
+        ).one()
+    assert (row.status, row.last_seq_public, row.last_seq_staff) == ("open", 2, 2)
