@@ -60,19 +60,21 @@ class Announcer:
         self._changed.add(conversation_id)
         self._wake.set()
 
-    def read_moved(self, moved: Moved) -> None:
-        """Announce a read mark; that of the staff stream only to the staff."""
+    def mark_moved(self, moved: Moved) -> None:
+        """Announce a reader's marks; those of the staff stream only to the staff."""
         data = {
             "conversation_id": moved.conversation_id,
             "reader_type": moved.reader_type,
             "reader_id": moved.reader_id,
             "stream": schema.STREAM_NAMES[moved.stream],
             "seq": moved.seq,
+            "delivered_seq": moved.delivered_seq,
         }
+        event = "read.moved" if moved.read else "delivered.moved"
         channels = [inbox_channel(moved.inbox_id)]
         if moved.stream == schema.PUBLIC:
             channels.append(conversation_channel(moved.conversation_id))
-        self._publisher.publish(*(events.make(name, "read.moved", data) for name in channels))
+        self._publisher.publish(*(events.make(name, event, data) for name in channels))
 
     async def close(self, timeout_seconds: float = 3.0) -> None:
         """Announce what waits, then end."""

@@ -41,7 +41,10 @@ _visitor_mark = _r.alias("visitor_mark")
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The result of moving a read mark; ``moved`` is false when it stood there or further."""
+    """A reader's marks after a move; ``moved`` is false when they stood there or further.
+
+    ``read`` says that the read mark was asked to move, and not only the delivered mark.
+    """
 
     conversation_id: int
     inbox_id: int
@@ -49,12 +52,14 @@ class Moved:
     reader_id: int
     stream: int
     seq: int
+    delivered_seq: int
+    read: bool
     moved: bool
 
 
-def _staff_read_seq() -> Any:
+def _staff_mark(seq: Any) -> Any:
     return (
-        select(func.coalesce(func.max(_r.c.seq), 0))
+        select(func.coalesce(func.max(seq), 0))
         .where(
             _r.c.conversation_id == _c.c.id,
             _r.c.stream == schema.PUBLIC,
@@ -94,7 +99,9 @@ def _staff_select() -> Select[Any]:
             func.coalesce(_my_public.c.seq, 0).label("my_public_seq"),
             func.coalesce(_my_staff.c.seq, 0).label("my_staff_seq"),
             func.coalesce(_visitor_mark.c.seq, 0).label("visitor_read_seq"),
-            _staff_read_seq().label("staff_read_seq"),
+            func.coalesce(_visitor_mark.c.delivered_seq, 0).label("visitor_delivered_seq"),
+            _staff_mark(_r.c.seq).label("staff_read_seq"),
+            _staff_mark(_r.c.delivered_seq).label("staff_delivered_seq"),
             _m.c.client_id,
             _m.c.seq,
             _m.c.stream,
@@ -219,7 +226,9 @@ def staff_wire(row: Any, *, for_reader: bool) -> dict[str, Any]:
         "last_seq": {"public": row.last_seq_public, "staff": row.last_seq_staff},
         **mine,
         "visitor_read_seq": row.visitor_read_seq,
+        "visitor_delivered_seq": row.visitor_delivered_seq,
         "staff_read_seq": row.staff_read_seq,
+        "staff_delivered_seq": row.staff_delivered_seq,
         "last_message": _last_message(row),
         "created_at": clock.wire(row.created_at),
         "updated_at": clock.wire(row.updated_at),
@@ -242,6 +251,7 @@ def widget_wire(row: Any, *, for_reader: bool) -> dict[str, Any]:
         "last_seq": row.last_seq_public,
         **mine,
         "staff_read_seq": row.staff_read_seq,
+        "staff_delivered_seq": row.staff_delivered_seq,
         "created_at": clock.wire(row.created_at),
     }
 
@@ -335,20 +345,30 @@ def inbox_exists(connection: Connection, inbox_id: int) -> bool:
     return connection.execute(select(_i.c.id).where(_i.c.id == inbox_id)).first() is not None
 
 
-def move_read_mark(
+def move_mark(
     database: Database,
     *,
     conversation_id: int,
     stream: int,
     reader: Agent | VisitorIdentity,
     seq: int,
+    read: bool,
 ) -> Moved:
-    """Move a reader's mark forward, at most to the last seq. Raises :class:`NotFound`. Blocking."""
+    """Move a reader's marks forward, at most to the last seq: what was read was also delivered.
+
+    Without ``read`` only the delivered mark moves. Raises :class:`NotFound`. Blocking.
+    """
     reader_type: ReaderType = "agent" if isinstance(reader, Agent) else "visitor"
     reader_id = reader.id
     last = _c.c.last_seq_staff if stream == schema.STAFF else _c.c.last_seq_public
     query = (
-        select(_c.c.visitor_id, _c.c.inbox_id, last.label("last"), _my_public.c.seq)
+        select(
+            _c.c.visitor_id,
+            _c.c.inbox_id,
+            last.label("last"),
+            func.coalesce(_my_public.c.seq, 0).label("read_seq"),
+            func.coalesce(_my_public.c.delivered_seq, 0).label("delivered_seq"),
+        )
         .outerjoin(_my_public, _mark(_my_public, stream, reader_type, reader_id))
         .where(_c.c.id == conversation_id)
     )
@@ -357,9 +377,11 @@ def move_read_mark(
     if row is None:
         raise NotFound
     permissions.reach(reader, inbox_id=row.inbox_id, visitor_id=row.visitor_id)
-    before = row.seq or 0
-    after = max(min(seq, row.last), before)
-    if after > before:
+    reached = min(seq, row.last)
+    read_seq = max(row.read_seq, reached) if read else row.read_seq
+    delivered_seq = max(row.delivered_seq, reached, read_seq)
+    moved = read_seq > row.read_seq or delivered_seq > row.delivered_seq
+    if moved:
         with database.write() as connection:
             connection.execute(
                 raise_read_mark(connection.dialect),
@@ -368,11 +390,19 @@ def move_read_mark(
                     "stream": stream,
                     "reader_type": reader_type,
                     "reader_id": reader_id,
-                    "seq": after,
-                    "delivered_seq": after,
+                    "seq": read_seq,
+                    "delivered_seq": delivered_seq,
                     "updated_at": clock.now(),
                 },
             )
     return Moved(
-        conversation_id, row.inbox_id, reader_type, reader_id, stream, after, after > before
+        conversation_id,
+        row.inbox_id,
+        reader_type,
+        reader_id,
+        stream,
+        read_seq,
+        delivered_seq,
+        read,
+        moved,
     )

@@ -159,15 +159,38 @@ async def send_message(call: Call) -> HTTPResponse:
 )
 async def mark_read(call: Call) -> HTTPResponse:
     """The mark never moves back, and never beyond the last message."""
+    return await move_mark(call, stream=schema.STREAMS[call.body.stream], read=True)
+
+
+@endpoints.add(
+    "POST",
+    "/api/v1/conversations/{conversation_id}/delivered",
+    "Say what reached the own device",
+    audience="staff",
+    permission="conversations",
+    body=models.ReadRequest,
+    answers={200: models.DeliveredResponse},
+    problems=("not_found",),
+)
+async def mark_delivered(call: Call) -> HTTPResponse:
+    """The mark never moves back; what was read was also delivered."""
+    return await move_mark(call, stream=schema.STREAMS[call.body.stream], read=False)
+
+
+async def move_mark(call: Call, *, stream: int, read: bool) -> HTTPResponse:
+    """Move the caller's read mark, or only the delivered one, and tell the others."""
     context = call.context
     moved = await context.database.run(
-        conversations.move_read_mark,
+        conversations.move_mark,
         context.database,
         conversation_id=call.ids["conversation_id"],
-        stream=schema.STREAMS[call.body.stream],
-        reader=call.agent,
+        stream=stream,
+        reader=call.caller,
         seq=call.body.seq,
+        read=read,
     )
     if moved.moved:
-        context.announcer.read_moved(moved)
-    return json({"read_seq": moved.seq})
+        context.announcer.mark_moved(moved)
+    if read:
+        return json({"read_seq": moved.seq})
+    return json({"delivered_seq": moved.delivered_seq})

@@ -182,7 +182,9 @@ class Conversation(Response):
     read_seq: StreamSeqs
     unread: int
     visitor_read_seq: int
+    visitor_delivered_seq: int
     staff_read_seq: int
+    staff_delivered_seq: int
     last_message: Message | None
     created_at: Timestamp
     updated_at: Timestamp
@@ -224,6 +226,7 @@ class WidgetConversation(Response):
     read_seq: int
     unread: int
     staff_read_seq: int
+    staff_delivered_seq: int
     created_at: Timestamp
 
 
@@ -334,6 +337,10 @@ class WidgetReadRequest(Request):
 
 class ReadResponse(Response):
     read_seq: int
+
+
+class DeliveredResponse(Response):
+    delivered_seq: int
 
 
 # --- widget -------------------------------------------------------------------------------------

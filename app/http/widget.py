@@ -10,7 +10,7 @@ from app.db import schema
 from app.db.writer import NewMessage, Stored
 from app.http import models
 from app.http.endpoint import Call, Endpoints, json
-from app.http.inbox import READ_HEADERS, history
+from app.http.inbox import READ_HEADERS, history, move_mark
 
 endpoints = Endpoints("widget")
 
@@ -120,18 +120,21 @@ async def send_own_message(call: Call) -> HTTPResponse:
 )
 async def mark_own_read(call: Call) -> HTTPResponse:
     """The mark never moves back, and never beyond the last message."""
-    context = call.context
-    moved = await context.database.run(
-        conversations.move_read_mark,
-        context.database,
-        conversation_id=call.ids["conversation_id"],
-        stream=schema.PUBLIC,
-        reader=call.who,
-        seq=call.body.seq,
-    )
-    if moved.moved:
-        context.announcer.read_moved(moved)
-    return json({"read_seq": moved.seq})
+    return await move_mark(call, stream=schema.PUBLIC, read=True)
+
+
+@endpoints.add(
+    "POST",
+    "/api/v1/widget/conversations/{conversation_id}/delivered",
+    "Say what reached the visitor's device",
+    audience="visitor",
+    body=models.WidgetReadRequest,
+    answers={200: models.DeliveredResponse},
+    problems=("not_found",),
+)
+async def mark_own_delivered(call: Call) -> HTTPResponse:
+    """The mark never moves back; what was read was also delivered."""
+    return await move_mark(call, stream=schema.PUBLIC, read=False)
 
 
 async def _send(call: Call, conversation_id: int | None) -> Stored:

@@ -152,15 +152,19 @@ async def test_events_reach_both_sides(
     assert form["assignee"]["id"] == agent.user["id"]
     assert not {"visitor", "inbox", "version", "read_seq", "unread"} & set(form)
 
-    await asyncio.to_thread(visitor.post, f"/conversations/{conversation_id}/read", {"seq": 2})
-    moved = await widget.receive("read.moved")
-    assert moved == {
+    path = f"/conversations/{conversation_id}"
+    mark = {
         "conversation_id": conversation_id,
         "reader_type": "visitor",
         "reader_id": visitor.id,
         "stream": "public",
-        "seq": 2,
     }
+    await asyncio.to_thread(visitor.post, f"{path}/delivered", {"seq": 2})
+    moved = await widget.receive("delivered.moved")
+    assert moved == {**mark, "seq": 1, "delivered_seq": 2}
+    await asyncio.to_thread(visitor.post, f"{path}/read", {"seq": 2})
+    moved = await widget.receive("read.moved")
+    assert moved == {**mark, "seq": 2, "delivered_seq": 2}
     for socket in (staff, widget):
         await socket.connection.close()
 
