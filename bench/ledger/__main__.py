@@ -20,6 +20,7 @@ from typing import Final
 
 import uvloop
 
+from bench.faults import Marks
 from bench.ledger import report
 from bench.ledger.people import Habits
 from bench.ledger.run import Options, Run, TargetRefused, Unreachable
@@ -83,7 +84,11 @@ def parser() -> argparse.ArgumentParser:
         f"belongs into the variable {DATABASE_VARIABLE}",
     )
     made.add_argument(
-        "--marks", type=Path, metavar="FILE", help='JSON lines {"t": unix time, "what": text}'
+        "--marks",
+        type=Path,
+        metavar="FILE",
+        help='JSON lines {"t": unix time, "what": text} '
+        "of whatever happens meanwhile; the beginning of the talk is written there too",
     )
     made.add_argument("--out", type=Path, default=ROOT / "dist" / "ledger", metavar="FOLDER")
     made.add_argument(
@@ -154,9 +159,14 @@ def main() -> int:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     bar = report.ProgressBar()
+
+    def phase_began(phase: str) -> None:
+        if given.marks is not None:
+            Marks(given.marks).add(f"the cast is {phase}", phase=phase)
+
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            result = runner.run(Run(options, bar).carry_out())
+            result = runner.run(Run(options, bar, phase_began).carry_out())
     except (TargetRefused, Unreachable, TruthUnknown) as error:
         bar.end()
         print(error, file=sys.stderr)

@@ -115,6 +115,8 @@ def read_marks(path: Path | None) -> list[tuple[float, str]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
+            if "phase" in entry:  # the ledger's own
+                continue
             marks.append((float(entry["t"]), str(entry["what"])))
         except (ValueError, KeyError, TypeError):
             print(f"not a mark, left out: {line[:80]}", file=sys.stderr)

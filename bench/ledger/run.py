@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from bench.faults import TALKING
 from bench.ledger import target, truth
 from bench.ledger.book import Book, Message, Verdict
 from bench.ledger.people import USER_AGENT, Agent, Habits, Person, Refused, Tally, Visitor, World
@@ -139,12 +140,15 @@ Progress = Callable[[Moment], None]
 class Run:
     """Carries one run out."""
 
-    def __init__(self, options: Options, progress: Progress) -> None:
+    def __init__(
+        self, options: Options, progress: Progress, phase_began: Callable[[str], None]
+    ) -> None:
         self.book = Book()
         self.tally = Tally()
         self.notes: list[str] = []
         self._options = options
         self._progress = progress
+        self._phase_began = phase_began
         self._random = Random(options.seed)
         self._visitors: list[Visitor] = []
         self._agents: list[Agent] = []
@@ -167,6 +171,7 @@ class Run:
         try:
             world = self._world = await self._look_around(client, server)
             await self._come_in(world)
+            self._phase_began(TALKING)
             began = time.time()
             cpu_began = _cpu_seconds()
             await self._talk(world)
