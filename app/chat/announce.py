@@ -49,7 +49,7 @@ class Announcer:
         self._task = asyncio.create_task(self._work(), name="announcer")
 
     def messages_stored(self, stored: Sequence[Stored]) -> None:
-        """Announce newly stored messages, in the order of their seq."""
+        """Announce stored messages; clients pass over those that they have."""
         for item in stored:
             self._publisher.publish(_message_created(item))
             (self._opened if item.opened else self._touched).add(item.conversation_id)

@@ -153,9 +153,9 @@ class _Conversation:
 class Writer:
     """Stores messages in groups. Made, used and closed on one event loop.
 
-    ``on_stored`` is called on the loop with the newly stored messages of a batch, in the order of
-    their seq, before their senders are answered; it must neither block nor raise. With them come
-    the timeline's events that they caused.
+    ``on_stored`` is called on the loop with the messages of a batch, new and repeated ones, in the
+    order of their seq in a stream, before their senders are answered; it must neither block nor
+    raise. With them come the timeline's events that they caused.
     """
 
     def __init__(
@@ -288,11 +288,10 @@ class Writer:
     def _answer(
         self, batch: list[_Waiting], outcomes: list[Outcome], events: tuple[Stored, ...]
     ) -> None:
-        created = [item for item in outcomes if isinstance(item, Stored) and item.created]
-        created.extend(events)
-        if created and self._on_stored is not None:
+        told = [*_each_once(outcomes), *events]
+        if told and self._on_stored is not None:
             try:
-                self._on_stored(created)
+                self._on_stored(told)
             except Exception as error:  # noqa: BLE001  the messages are durable: answer the senders
                 log.get("writer").error("on_stored failed", exc_info=error)
         for waiting, outcome in zip(batch, outcomes, strict=True):
@@ -302,6 +301,21 @@ class Writer:
                 waiting.future.set_result(outcome)
             else:
                 waiting.future.set_exception(outcome)
+
+
+def _each_once(outcomes: Sequence[Outcome]) -> list[Stored]:
+    """The messages to announce, each once; a created one stands before its repeats.
+
+    A repeat is announced too: its sender asks again because it heard nothing, and the process that
+    stored the message may have died before it told anybody. Clients know a seq that they have.
+    """
+    known: set[tuple[int, str]] = set()
+    told: list[Stored] = []
+    for item in outcomes:
+        if isinstance(item, Stored) and (item.conversation_id, item.client_id) not in known:
+            known.add((item.conversation_id, item.client_id))
+            told.append(item)
+    return told
 
 
 _c, _v, _m, _a = schema.conversations, schema.visitors, schema.messages, schema.attachments

@@ -121,6 +121,18 @@ async def test_a_repeat_gives_the_stored_message(stand: Stand) -> None:
     assert len(stored_rows(stand)) == 1
 
 
+async def test_a_repeat_is_announced_again(stand: Stand) -> None:
+    """The process that stored the message may have died before it told anybody."""
+    announced: list[Stored] = []
+    async with running(stand) as made:
+        first = await made.store(once := message())
+    async with running(stand, on_stored=announced.extend) as made:
+        await made.store(once)
+    assert [(told.seq, told.client_id, told.body) for told in announced] == [
+        (first.seq, first.client_id, first.body)
+    ]
+
+
 async def test_repeats_within_one_batch(stand: Stand) -> None:
     gate = Gate(stand)
     announced: list[Stored] = []
