@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from sqlalchemy import Connection, insert
@@ -11,6 +11,8 @@ from sqlalchemy import Connection, insert
 from app import clock
 from app.chat.permissions import Actor
 from app.db import schema
+
+SHOWN_CHARACTERS: Final = 200
 
 
 def record(
@@ -40,3 +42,17 @@ def record(
             details=orjson.dumps(details).decode() if details else None,
         )
     )
+
+
+def changes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``details`` of an update: short values as they are now, of longer ones the name alone."""
+    return {
+        "changed": {
+            name: value
+            if value is None
+            or isinstance(value, (bool, int))
+            or len(str(value)) <= SHOWN_CHARACTERS
+            else "…"
+            for name, value in values.items()
+        }
+    }

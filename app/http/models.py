@@ -3,22 +3,12 @@ OpenAPI document is generated from all of them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import core_schema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.chat import text
 from app.chat.messages import BODY_MAX_CHARACTERS, PAGE_MAX_MESSAGES
 
 Timestamp = Annotated[
@@ -29,61 +19,27 @@ Timestamp = Annotated[
         examples=["2026-11-23T08:15:30.123456Z"],
     ),
 ]
+# after a Field with the lengths: Annotated[str, Field(max_length=100), OneLine]
+NoNul: Final = text.NoNul
+OneLine: Final = text.OneLine
 Seq = Annotated[int, Field(ge=0, le=2**31 - 1)]
 StreamName = Literal["public", "staff"]
 Status = Literal["open", "snoozed", "resolved"]
 SenderType = Literal["visitor", "agent", "system"]
 
 
-class _TextRule:
-    """A rule for text that the OpenAPI document tells as well, as a pattern (ECMA-262)."""
-
-    def __init__(self, check: Callable[[str], str], pattern: str) -> None:
-        self._check = check
-        self._pattern = pattern
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {**handler(schema), "pattern": self._pattern}
-
-
-def _without_nul(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("should not contain a NUL character")
-    return text
-
-
-def _one_line(text: str) -> str:
-    if _CONTROL.search(text):
-        raise ValueError("should be one line without control characters")
-    stripped = text.strip()
-    if text and not stripped:
-        raise ValueError("should not be blank")
-    return stripped
-
-
-_CONTROLS: Final = r"\u0000-\u001f\u007f-\u009f"
-_CONTROL: Final = re.compile(f"[{_CONTROLS}]")
-# After a Field with the lengths: Annotated[str, Field(max_length=100), OneLine]
-NoNul: Final = _TextRule(_without_nul, r"^[^\u0000]*$")
-# what stands on one line: a name, a title; leading and trailing blanks are cut
-OneLine: Final = _TextRule(
-    _one_line,
-    # no control characters, and at least one that is neither blank nor one of them
-    rf"^([^{_CONTROLS}]*[^{_CONTROLS}\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
-    rf"[^{_CONTROLS}]*)?$",
-)
-
-
 def _shortened(length: int) -> BeforeValidator:
     """Cut text instead of refusing it: a long page title must not keep a visitor from writing."""
     return BeforeValidator(lambda value: value[:length] if isinstance(value, str) else value)
+
+
+def unset() -> Any:
+    """The default of a field of a change: left out, it stays as it is. Null is not left out."""
+
+    def without_default(schema: dict[str, Any]) -> None:
+        schema.pop("default", None)
+
+    return Field(default=None, json_schema_extra=without_default)
 
 
 class Request(BaseModel):

@@ -15,7 +15,18 @@ from sanic.response import BaseHTTPResponse, HTTPResponse
 
 from app import clock, log
 from app.config import Settings
-from app.http import auth, context, inbox, ops, problems, realtime, static, widget
+from app.http import (
+    auth,
+    canned,
+    context,
+    inbox,
+    labels,
+    ops,
+    problems,
+    realtime,
+    static,
+    widget,
+)
 from app.http.endpoint import Endpoint
 from app.http.metrics import ContextCollector, RequestMetrics
 from app.http.proxies import client_address
@@ -28,7 +39,7 @@ RESPONSE_TIMEOUT_SECONDS: Final = 40
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_\-]{8,64}")
 _QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
-AUDIENCES: Final = (auth, inbox, widget, realtime, ops)
+AUDIENCES: Final = (auth, inbox, canned, labels, widget, realtime, ops)
 
 App = Sanic[Any, Any]
 

@@ -30,6 +30,15 @@ class Agent:
     def post(self, path: str, body: Any = None) -> httpx.Response:
         return self.http.post(f"/api/v1{path}", json=body, headers=self.csrf)
 
+    def patch(self, path: str, body: Any) -> httpx.Response:
+        return self.http.patch(f"/api/v1{path}", json=body, headers=self.csrf)
+
+    def put(self, path: str, body: Any) -> httpx.Response:
+        return self.http.put(f"/api/v1{path}", json=body, headers=self.csrf)
+
+    def delete(self, path: str) -> httpx.Response:
+        return self.http.delete(f"/api/v1{path}", headers=self.csrf)
+
     def send(
         self, conversation_id: int, body: str, *, kind: str = "text", client_id: str | None = None
     ) -> httpx.Response:
