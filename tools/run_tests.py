@@ -318,6 +318,7 @@ def stages() -> list[Stage]:
         Stage("unit", "pytest tests/unit tests/static, vitest", unit),
         Stage("api", "HTTP API against the embedded mode", lambda s: pytest(s, "tests/api")),
         Stage("mysql", "real MySQL primary and replica", mysql),
+        Stage("contract", "schemathesis as each role", lambda s: pytest(s, "tests/contract")),
         Stage("gateway", "gateway, real Redis, real clients", lambda s: pytest(s, "tests/gateway")),
         Stage("ledger", "every message accounted for", lambda s: pytest(s, "tests/ledger")),
         Stage("browser", "Chromium against the embedded mode", lambda s: pytest(s, "tests/e2e")),

@@ -276,4 +276,5 @@ def _body(endpoint: Endpoint, request: Request) -> BaseModel | None:
         raise problems.Problem(
             "malformed_request", "Send JSON with Content-Type: application/json."
         )
-    return endpoint.body.model_validate_json(request.body)
+    # strict: a number in quotes or a truth value is no number, as the document says
+    return endpoint.body.model_validate_json(request.body, strict=True)

@@ -1,0 +1,79 @@
+"""The OpenAPI document against the running server: schemathesis, with every check it has.
+
+It makes valid and invalid requests from /openapi.json, chains calls by the ids that answers give,
+and fails on a 5xx, on an answer that is not described, on one that its schema does not allow, and
+on a call that ignores its authentication. DESKLINE_CONTRACT_SECONDS sets how long each role runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.api.conftest import Agent, Visitor
+from tests.conftest import ROOT, Deskline
+
+SECONDS = int(os.environ.get("DESKLINE_CONTRACT_SECONDS", "40"))
+# they would end the run's own session, or the accounts that it uses
+NOT_CALLED = ("/api/v1/auth/logout",)
+# A request may fit its schema and still name a cursor that nobody gave out, a colleague who is gone
+# or a zone that does not exist: that is a 422 as well.
+CHECKS = """
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 422, 429]
+"""
+ROLES = ("visitor", "agent", "admin")
+
+
+def authentication(role: str, deskline: Deskline) -> str:
+    """The [auth.openapi] part of schemathesis' configuration for ROLE."""
+    if role == "visitor":
+        visitor = Visitor(deskline)
+        visitor.conversation()
+        token = visitor.session["visitor_token"]
+        visitor.http.close()
+        return f'[auth.openapi.visitor]\nbearer = "{token}"\n'
+    email = deskline.email if role == "admin" else deskline.second_email
+    member = Agent(deskline, email)
+    cookie, csrf = member.http.cookies["deskline_session"], member.csrf["X-CSRF-Token"]
+    member.http.close()
+    return (
+        f'[auth.openapi.session]\napi_key = "{cookie}"\n[auth.openapi.csrf]\napi_key = "{csrf}"\n'
+    )
+
+
+@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.parametrize("role", ROLES)
+def test_the_server_does_what_its_document_says(
+    role: str, deskline: Deskline, tmp_path: Path
+) -> None:
+    configuration = tmp_path / "schemathesis.toml"
+    configuration.touch(mode=0o600)
+    configuration.write_text(CHECKS + authentication(role, deskline), encoding="utf-8")
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("schemathesis"), "--config-file", configuration),
+            *("run", f"{deskline.url}/openapi.json", "--checks", "all"),
+            *("--max-time", str(SECONDS), "--request-timeout", "30", "--warnings", "off"),
+            *(word for path in NOT_CALLED for word in ("--exclude-path", path)),
+        ],
+        cwd=tmp_path,  # its cache stays out of the project
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS + 240,
+        check=False,
+    )
+    (ROOT / "test-results").mkdir(exist_ok=True)
+    (ROOT / "test-results" / f"contract-{role}.log").write_text(done.stdout, encoding="utf-8")
+    assert done.returncode == 0, done.stdout[-15_000:]
+    generated = re.search(r"(\d+) generated", done.stdout)
+    assert generated is not None and int(generated[1]) >= 100, done.stdout[-2000:]
+    assert httpx.get(f"{deskline.url}/readyz", timeout=20).status_code == 200
