@@ -87,6 +87,14 @@ class Settings:
     data_dir: Path
     log_level: str
     drain_seconds: int
+    rate_limits: str
+    rate_limit_sends: int
+    rate_limit_reads: int
+    rate_limit_writes: int
+    rate_limit_uploads: int
+    rate_limit_logins: int
+    rate_limit_sessions: int
+    rate_limit_exports: int
 
     @property
     def cookie_secure(self) -> bool:
@@ -242,6 +250,16 @@ def _setting(
     return Setting(PREFIX + name, kind, default, meaning, frozenset(required_by), secret, parse)
 
 
+def _rate(name: str, default: str, what: str) -> Setting:
+    return _setting(
+        f"RATE_LIMIT_{name}",
+        "requests a minute",
+        default,
+        f"{what} from one address (IPv6: one /64 network); more is answered 429; 0: no limit",
+        _integer(0, 100_000_000),
+    )
+
+
 _LABEL = r"[A-Za-z0-9_\-]{1,64}"
 _LABEL_MEANING = "1 to 64 letters, digits, - or _"
 
@@ -395,6 +413,20 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "how long a stopping process may take to finish what it began",
         _integer(0, 3600),
     ),
+    _setting(
+        "RATE_LIMITS",
+        "enforce | observe",
+        "enforce",
+        "observe only counts what would be refused (metric deskline_rate_limited_total)",
+        _choice("enforce", "observe"),
+    ),
+    _rate("SENDS", "30000", "messages sent"),
+    _rate("READS", "120000", "reading calls"),
+    _rate("WRITES", "60000", "changing calls other than messages, as read marks"),
+    _rate("UPLOADS", "3000", "uploads of files"),
+    _rate("LOGINS", "1200", "logins and other calls that check a password"),
+    _rate("SESSIONS", "6000", "openings of the widget"),
+    _rate("EXPORTS", "1200", "exports, reports and transcripts"),
 )
 
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}

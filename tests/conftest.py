@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +70,13 @@ def deskline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deskline]:
         url = url.rstrip("/")
         yield Deskline(url, os.environ.get("DESKLINE_TEST_WS_URL", "ws" + url[4:]))
         return
-    folder = tmp_path_factory.mktemp("deskline")
+    with embedded_deskline(tmp_path_factory.mktemp("deskline")) as running:
+        yield running
+
+
+@contextmanager
+def embedded_deskline(folder: Path, **settings: str) -> Iterator[Deskline]:
+    """An embedded server of its own on free ports; ``settings`` are named without DESKLINE_."""
     port, gateway_port = free_port(), free_port()
     output = folder / "output.txt"
     with output.open("wb") as sink:
@@ -83,6 +90,7 @@ def deskline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deskline]:
             env={
                 **{k: v for k, v in os.environ.items() if not k.startswith("DESKLINE_")},
                 "DESKLINE_WEB_ROOT": str(web_root(folder / "web")),
+                **{f"DESKLINE_{name}": value for name, value in settings.items()},
             },
             stdin=subprocess.DEVNULL,
             stdout=sink,

@@ -51,6 +51,13 @@ class Session:
     token_hash: str
     api_key_id: int | None = None
 
+    @property
+    def limited_as(self) -> str:
+        """Under which name the caller's requests are counted: each API key has its own."""
+        if self.api_key_id is not None:
+            return f"api_key:{self.api_key_id}"
+        return f"agent:{self.agent.id}"
+
     def actor(self, address: str | None) -> Actor:
         """Who acts, for the audit log."""
         kind: Literal["agent", "api_key"] = "agent" if self.api_key_id is None else "api_key"

@@ -22,6 +22,7 @@ endpoints = Endpoints("auth")
     body=models.LoginRequest,
     answers={200: models.LoginResponse},
     problems=("invalid_credentials", "too_many_attempts"),
+    limit="logins",
 )
 async def login(call: Call) -> HTTPResponse:
     """Check the password, unless there were too many failures for this account and address."""

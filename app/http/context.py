@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from app.bus import connection
 from app.bus.events import Event
-from app.bus.limits import AttemptLimit
+from app.bus.limits import TRAFFIC, AttemptLimit, RateLimits
 from app.bus.publisher import Publisher
 from app.chat.announce import Announcer
 from app.chat.visitors import VisitorTokens
@@ -37,6 +37,7 @@ class Context:
     announcer: Announcer
     writer: Writer
     visitor_tokens: VisitorTokens
+    rates: RateLimits
     login_per_account: AttemptLimit
     login_per_address: AttemptLimit
     draining: bool = False
@@ -59,6 +60,7 @@ class Context:
         await self.writer.close()
         await self.announcer.close()
         await self.publisher.close()
+        await self.rates.close()
         await self.redis.aclose()
         self.database.close()
 
@@ -83,6 +85,11 @@ def make(settings: Settings) -> Context:
         announcer=announcer,
         writer=Writer(database.primary, on_stored=announcer.messages_stored),
         visitor_tokens=VisitorTokens(settings.secret_key),
+        rates=RateLimits(
+            redis,
+            {traffic: getattr(settings, f"rate_limit_{traffic}") for traffic in TRAFFIC},
+            enforce=settings.rate_limits == "enforce",
+        ),
         login_per_account=AttemptLimit(
             redis,
             "login-account",

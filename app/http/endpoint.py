@@ -15,9 +15,10 @@ from pydantic import BaseModel
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse, raw
 
+from app.bus.limits import Scope, Traffic
 from app.chat import accounts, permissions
 from app.chat.accounts import API_KEY_PREFIX, Session
-from app.chat.errors import NotFound
+from app.chat.errors import NotFound, Refused
 from app.chat.permissions import Actor, Agent, Permission, VisitorIdentity
 from app.http import problems
 from app.http.context import Context
@@ -90,6 +91,7 @@ class Endpoint:
     body: type[BaseModel] | None
     form: bool
     headers: Mapping[str, str]
+    limit: Traffic | None
 
     @property
     def name(self) -> str:
@@ -118,13 +120,22 @@ class Endpoints:
         body: type[BaseModel] | None = None,
         form: bool = False,
         headers: Mapping[str, str] | None = None,
+        limit: Traffic | Literal["none", "by method"] = "by method",
     ) -> Callable[[Handler], Handler]:
         """Decorate a handler: ``answers`` maps each status to its model (None: no content).
 
         ``permission`` is what a calling agent's role must hold: every endpoint for staff names one.
+        ``limit`` is the kind of traffic that a call counts as: by default ``reads`` for a GET and
+        ``writes`` for the rest.
         """
         if audience.startswith("staff") != (permission is not None):
             raise TypeError(f"{method} {path}: an endpoint for staff names its permission")
+
+        traffic: Traffic | None = None
+        if limit == "by method":
+            traffic = "reads" if method in _SAFE_METHODS else "writes"
+        elif limit != "none":
+            traffic = limit
 
         def register(handler: Handler) -> Handler:
             self.all.append(
@@ -142,6 +153,7 @@ class Endpoints:
                     body,
                     form,
                     headers or {},
+                    traffic,
                 )
             )
             return handler
@@ -183,15 +195,18 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
     async def carry_out(
         context: Context, request: Request, parameters: Mapping[str, str]
     ) -> HTTPResponse:
+        _spend(endpoint, context, "address", request.ctx.client_network)
         session, visitor = await _authenticate(endpoint.audience, request, context)
         if session is not None:
             request.ctx.user = f"agent:{session.agent.id}"
+            _spend(endpoint, context, "caller", session.limited_as)
             if endpoint.permission is not None:
                 permissions.require(session.agent, endpoint.permission)
             if endpoint.method not in _SAFE_METHODS and session.api_key_id is None:
                 _check_csrf(request, context, session)
         elif visitor is not None:
             request.ctx.user = f"visitor:{visitor.id}"
+            _spend(endpoint, context, "caller", request.ctx.user)
         call = Call(
             request,
             context,
@@ -205,6 +220,18 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
         return await endpoint.handler(call)
 
     return handle
+
+
+def _spend(endpoint: Endpoint, context: Context, scope: Scope, who: str) -> None:
+    """Count the request. Raises :class:`Refused` when it is one too many."""
+    if endpoint.limit is None:
+        return
+    if seconds := context.rates.spend(scope, endpoint.limit, who):
+        raise Refused(
+            "rate_limited",
+            f"Slow down; try again in {seconds} seconds.",
+            retry_seconds=seconds,
+        )
 
 
 async def _authenticate(

@@ -125,6 +125,7 @@ async def history(call: Call, *, stream: int) -> HTTPResponse:
     body=models.NewMessage,
     answers={201: models.Message, 200: models.Message},
     problems=("not_found", "message_too_long", "client_id_conflict", "service_unavailable"),
+    limit="sends",
 )
 async def send_message(call: Call) -> HTTPResponse:
     """201 when it is durable; 200 with the stored message for a repeat."""

@@ -80,6 +80,19 @@ class ContextCollector(Collector):
         for (target, why), count in list(context.routing.reads.items()):
             reads.add_metric([target, why], count)
         yield reads
+        refused = CounterMetricFamily(
+            "deskline_rate_limited",
+            "Requests over a rate limit, by kind of traffic and what was counted",
+            labels=["traffic", "scope"],
+        )
+        for (traffic, scope), count in list(context.rates.statistics.refused.items()):
+            refused.add_metric([traffic, scope], count)
+        yield refused
+        yield _counter(
+            "deskline_rate_limit_exchange_failures",
+            "Times that Redis did not take or give the counts of the rate limits",
+            context.rates.statistics.failures,
+        )
         yield GaugeMetricFamily(
             "deskline_draining", "1 while the process drains", int(context.draining)
         )

@@ -138,17 +138,20 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
             }
         responses[str(status)] = response
     for status, codes in _problem_codes(endpoint).items():
-        responses.setdefault(
-            str(status),
-            {
-                "description": "code: " + ", ".join(codes),
-                "content": {
-                    problems.CONTENT_TYPE: {
-                        "schema": {"$ref": _REF.format(model="ProblemDocument")}
-                    }
-                },
+        response = {
+            "description": "code: " + ", ".join(codes),
+            "content": {
+                problems.CONTENT_TYPE: {"schema": {"$ref": _REF.format(model="ProblemDocument")}}
             },
-        )
+        }
+        if status in (429, 503):
+            response["headers"] = {
+                "Retry-After": {
+                    "description": "after how many seconds to try again",
+                    "schema": {"type": "integer", "minimum": 1},
+                }
+            }
+        responses.setdefault(str(status), response)
     return responses
 
 
@@ -156,6 +159,8 @@ def _problem_codes(endpoint: Endpoint) -> dict[int, list[str]]:
     codes = [*endpoint.problems, *_COMMON_PROBLEMS[endpoint.audience]]
     if endpoint.audience.startswith("staff") and endpoint.method != "GET":
         codes.append("csrf_failed")
+    if endpoint.limit is not None:
+        codes.append("rate_limited")
     if endpoint.body is not None or endpoint.query is not None:
         codes.append("invalid_request")
     if endpoint.body is not None:

@@ -19,7 +19,12 @@ READY_TIMEOUT_SECONDS: Final = 2.0
 
 
 @endpoints.add(
-    "GET", "/healthz", "The process lives", audience="anyone", answers={200: models.Health}
+    "GET",
+    "/healthz",
+    "The process lives",
+    audience="anyone",
+    answers={200: models.Health},
+    limit="none",
 )
 async def healthz(_call: Call) -> HTTPResponse:
     """Answers as long as the event loop turns."""
@@ -32,6 +37,7 @@ async def healthz(_call: Call) -> HTTPResponse:
     "The process may get traffic",
     audience="anyone",
     answers={200: models.Readiness, 503: models.Readiness},
+    limit="none",
 )
 async def readyz(call: Call) -> HTTPResponse:
     """503 while draining or without the primary. Redis is told, but not needed (P7)."""
@@ -61,6 +67,7 @@ async def readyz(call: Call) -> HTTPResponse:
     "Metrics in the Prometheus text format",
     audience="anyone",
     answers={200: None},
+    limit="none",
 )
 async def metrics(call: Call) -> HTTPResponse:
     """Not for the internet: the balancer does not pass it on."""

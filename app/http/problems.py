@@ -37,6 +37,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "client_id_conflict": (409, "Another message has this client_id"),
     "payload_too_large": (413, "The request is too large"),
     "too_many_attempts": (429, "Too many failed attempts"),
+    "rate_limited": (429, "Too many requests"),
     "internal_error": (500, "The server failed"),
     "service_unavailable": (503, "Busy or not ready"),
 }

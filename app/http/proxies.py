@@ -24,6 +24,15 @@ def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network,
     return address
 
 
+def client_network(address: str) -> str:
+    """What limits count by: an IPv4 address, or the /64 network that an IPv6 client has for
+    itself (RFC 6177) and may change its address in with every request."""
+    parsed = _parse(address)
+    if parsed is None or parsed.version == 4:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
 def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text.strip("[]"))

@@ -29,7 +29,7 @@ from app.http import (
 )
 from app.http.endpoint import Endpoint
 from app.http.metrics import ContextCollector, RequestMetrics
-from app.http.proxies import client_address
+from app.http.proxies import client_address, client_network
 
 REQUEST_MAX_BYTES: Final = 256 * 1024
 # Nginx must give up an idle connection before we do, or it sends a request into a closing one
@@ -107,6 +107,7 @@ async def _begin(request: Request) -> None:
     request.ctx.client_address = client_address(
         request.ip, request.headers.get("X-Forwarded-For"), settings.trusted_proxies
     )
+    request.ctx.client_network = client_network(request.ctx.client_address)
 
 
 async def _failed(request: Request, error: Exception) -> HTTPResponse:

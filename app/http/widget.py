@@ -25,6 +25,7 @@ _SEND_PROBLEMS = ("message_too_long", "client_id_conflict", "service_unavailable
     body=models.WidgetSessionRequest,
     answers={200: models.WidgetSession},
     problems=("unknown_inbox",),
+    limit="sessions",
 )
 async def open_session(call: Call) -> HTTPResponse:
     """A token that is forged, too old or of another inbox makes a new visitor."""
@@ -65,6 +66,7 @@ async def open_session(call: Call) -> HTTPResponse:
     body=models.NewWidgetMessage,
     answers={201: models.FirstMessage, 200: models.FirstMessage},
     problems=_SEND_PROBLEMS,
+    limit="sends",
 )
 async def start_conversation(call: Call) -> HTTPResponse:
     """Opens a conversation, unless the visitor has one: then the message goes there."""
@@ -102,6 +104,7 @@ async def list_own_messages(call: Call) -> HTTPResponse:
     body=models.NewWidgetMessage,
     answers={201: models.Message, 200: models.Message},
     problems=("not_found", *_SEND_PROBLEMS),
+    limit="sends",
 )
 async def send_own_message(call: Call) -> HTTPResponse:
     """201 when it is durable; 200 with the stored message for a repeat."""
