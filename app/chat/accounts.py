@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app import clock
@@ -69,7 +70,7 @@ def user_wire(agent: Agent) -> dict[str, Any]:
     return {**agent.ref(), "email": agent.email, "role": agent.role}
 
 
-def _inbox_ids() -> Any:
+def inbox_ids_text() -> Any:
     """The ids of the inboxes of an account, as text with commas between; NULL for none."""
     return (
         select(func.group_concat(_members.c.inbox_id))
@@ -109,7 +110,7 @@ def log_in(database: Database, email: str, password: str) -> tuple[str, Session]
     address = normalized_email(email)
     with database.read() as connection:
         row = connection.execute(
-            select(_users, _inbox_ids()).where(_users.c.email == address)
+            select(_users, inbox_ids_text()).where(_users.c.email == address)
         ).one_or_none()
     stored = row.password_hash if row is not None else _NOBODY
     try:
@@ -137,61 +138,6 @@ def log_in(database: Database, email: str, password: str) -> tuple[str, Session]
                 .values(password_hash=_hasher.hash(password))
             )
     return token, session
-
-
-_FIND_SESSION = (
-    select(_users, _sessions.c.expires_at, _inbox_ids())
-    .join(_sessions, _sessions.c.user_id == _users.c.id)
-    .where(_users.c.active)
-)
-
-
-def find_session(database: Database, token: str) -> Session | None:
-    """The session of a cookie's token, unless it is unknown, expired or of a disabled account."""
-    token_hash = hash_token(token)
-    with database.read() as connection:
-        row = connection.execute(
-            _FIND_SESSION.where(_sessions.c.token_hash == token_hash)
-        ).one_or_none()
-    now = clock.now()
-    if row is None or row.expires_at <= now:
-        return None
-    if row.expires_at - now < SESSION_RENEWAL:
-        with database.write() as connection:
-            connection.execute(
-                update(_sessions)
-                .where(_sessions.c.token_hash == token_hash)
-                .values(expires_at=now + SESSION_LIFETIME)
-            )
-    return Session(_agent(row), token_hash)
-
-
-_FIND_API_KEY = (
-    select(_users, _keys.c.id.label("key_id"), _keys.c.last_used_at, _inbox_ids())
-    .join(_keys, _keys.c.user_id == _users.c.id)
-    .where(_users.c.active, _keys.c.revoked_at.is_(None))
-)
-
-
-def find_api_key(database: Database, key: str) -> Session | None:
-    """The account of an API key, unless the key is unknown, revoked, expired or its account
-    disabled. Notes the use at most once per :data:`API_KEY_USE_NOTED`. Blocking."""
-    now = clock.now()
-    with database.read() as connection:
-        row = connection.execute(
-            _FIND_API_KEY.where(
-                _keys.c.key_hash == hash_token(key),
-                or_(_keys.c.expires_at.is_(None), _keys.c.expires_at > now),
-            )
-        ).one_or_none()
-    if row is None:
-        return None
-    if row.last_used_at is None or now - row.last_used_at > API_KEY_USE_NOTED:
-        with database.write() as connection:
-            connection.execute(
-                update(_keys).where(_keys.c.id == row.key_id).values(last_used_at=now)
-            )
-    return Session(_agent(row), "", row.key_id)
 
 
 def log_out(database: Database, session: Session) -> None:
@@ -255,8 +201,17 @@ def set_password(connection: Connection, *, email: str, password: str) -> bool:
     return True
 
 
+def agent_of(columns: Sequence[Any]) -> Agent:
+    """The agent of the columns id, name, email, role, avatar_url, all_inboxes and
+    :func:`inbox_ids_text` of an account, in this order."""
+    user_id, name, email, role, avatar_url, all_inboxes, inbox_ids = columns
+    seen = None
+    if not all_inboxes:
+        seen = frozenset(int(part) for part in (inbox_ids or "").split(",") if part)
+    return Agent(user_id, name, email, role, avatar_url, seen)
+
+
 def _agent(row: Any) -> Agent:
-    inbox_ids = None
-    if not row.all_inboxes:
-        inbox_ids = frozenset(int(part) for part in (row.inbox_ids or "").split(",") if part)
-    return Agent(row.id, row.name, row.email, row.role, row.avatar_url, inbox_ids)
+    return agent_of(
+        (row.id, row.name, row.email, row.role, row.avatar_url, row.all_inboxes, row.inbox_ids)
+    )

@@ -46,7 +46,7 @@ def may_join(database: Database, caller: Agent | VisitorIdentity, channel: str) 
         return number == caller.id and is_visitor == (kind == "visitor")
     if is_visitor and kind != "conversation":
         return False
-    with database.read() as connection:
+    with database.view() as connection:
         if kind == "inbox":
             return conversations.inbox_exists(connection, number) and permissions.may_reach(
                 caller, inbox_id=number

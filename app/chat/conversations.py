@@ -171,7 +171,7 @@ def staff_list(
             _c.c.updated_at <= updated_at,
             or_(_c.c.updated_at < updated_at, _c.c.id < last_id),
         )
-    with database.read() as connection:
+    with database.view() as connection:
         rows = connection.execute(query, {"me": agent.id}).all()
     page = rows[:limit]
     more = len(rows) > limit
@@ -183,7 +183,7 @@ def staff_list(
 
 def staff_one(database: Database, agent: Agent, conversation_id: int) -> dict[str, Any]:
     """One conversation with its visitor's context. Raises :class:`NotFound`. Blocking."""
-    with database.read() as connection:
+    with database.view() as connection:
         row = connection.execute(_STAFF_ONE, {"id": conversation_id, "me": agent.id}).one_or_none()
     if row is None:
         raise NotFound

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Select, and_, bindparam, select
+from sqlalchemy import Select, and_, bindparam, select
 
 from app import clock
 from app.chat import permissions
@@ -16,6 +17,7 @@ from app.chat.permissions import Agent, VisitorIdentity
 from app.db import schema
 from app.db.engines import Unavailable
 from app.db.hot import HotStatement, as_moment
+from app.db.reads import Source
 from app.db.routing import HistoryRouting, Target
 from app.db.writer import NewMessage, QueueFull, Rejected, Stored, Writer
 
@@ -134,7 +136,11 @@ def _history() -> Select[Any]:
             _u.c.name.label("agent_name"),
             _u.c.avatar_url,
             _v.c.name.label("visitor_name"),
+            *_HEAD,
         )
+        # with few rows MySQL prefers the index of client_id and sorts the whole conversation
+        .with_hint(_m, "FORCE INDEX (PRIMARY)", "mysql")
+        .join(_c, _c.c.id == _m.c.conversation_id)
         .outerjoin(_u, author)
         .outerjoin(_v, visitor)
         .where(
@@ -147,15 +153,32 @@ def _history() -> Select[Any]:
     )
 
 
+# what decides about the caller and the freshness; last_seq is indexed by the stream
+_HEAD: Final = (_c.c.inbox_id, _c.c.visitor_id, _c.c.last_seq_public, _c.c.last_seq_staff)
 _OLDEST_FIRST: Final = HotStatement(_history().order_by(_m.c.seq))
 _NEWEST_FIRST: Final = HotStatement(_history().order_by(_m.c.seq.desc()))
-_OWNER: Final = HotStatement(
-    select(_c.c.inbox_id, _c.c.visitor_id).where(_c.c.id == bindparam("conversation_id"))
-)
+_HEAD_ALONE: Final = HotStatement(select(*_HEAD).where(_c.c.id == bindparam("conversation_id")))
 _SEQ_MAX: Final = 2**31 - 1
 
 
-def history(
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Messages of one stream in ascending seq; ``has_more`` says that the page was cut."""
+
+    items: list[dict[str, Any]]
+    has_more: bool
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What one database holds of a page, and of its conversation in the same moment."""
+
+    rows: Sequence[Any]
+    head: Sequence[Any] | None  # None: there is no such conversation
+
+
+async def history(
     routing: HistoryRouting,
     *,
     conversation_id: int,
@@ -165,46 +188,55 @@ def history(
     known_seq: int,
     limit: int,
     caller: Agent | VisitorIdentity,
-) -> tuple[list[dict[str, Any]], bool, Target]:
-    """A page of one stream in ascending seq, whether there is more, and where it was read.
+) -> Page:
+    """A page of one stream.
 
     With ``after_seq`` the page starts there, else it holds the last ``limit`` messages before
     ``before_seq``. ``known_seq`` is the highest seq that the reader knows. Raises
-    :class:`NotFound` unless ``caller`` may reach the conversation. Blocking.
+    :class:`NotFound` unless ``caller`` may reach the conversation.
     """
     forward = after_seq is not None
-    statement = _OLDEST_FIRST if forward else _NEWEST_FIRST
+    after, before = after_seq or 0, before_seq if before_seq is not None else _SEQ_MAX
     parameters = {
         "conversation_id": conversation_id,
         "stream": stream,
-        "after": after_seq if after_seq is not None else 0,
-        "before": before_seq if before_seq is not None else _SEQ_MAX,
+        "after": after,
+        "before": before,
         "limit": limit + 1,
     }
+    known = max(known_seq, after, (before_seq or 1) - 1)
 
-    def read(connection: Connection) -> Sequence[Any]:
-        owner = _OWNER.rows(connection, {"conversation_id": conversation_id})
-        if not owner:
-            raise NotFound
-        inbox_id, visitor_id = owner[0]
-        permissions.reach(caller, inbox_id=inbox_id, visitor_id=visitor_id)
-        return statement.rows(connection, parameters)
+    async def read(source: Source) -> _Read:
+        statement = _OLDEST_FIRST if forward else _NEWEST_FIRST
+        rows = await source.rows(statement, parameters)
+        if not rows:
+            heads = await source.rows(_HEAD_ALONE, parameters)
+            if not heads:
+                return _Read((), None)
+            if min(heads[0][2 + stream], before - 1) > after:
+                # its first message may have come between the two statements
+                rows = await source.rows(statement, parameters)
+            if not rows:
+                return _Read((), heads[0])
+        return _Read(rows, rows[0][-len(_HEAD) :])
 
-    rows, target = routing.read(
-        conversation_id,
-        stream,
-        max(known_seq, after_seq or 0, (before_seq or 1) - 1),
-        read,
-    )
-    page = list(rows[:limit])
+    def fresh_enough(found: _Read) -> bool:
+        return found.head is not None and found.head[2 + stream] >= known
+
+    found, target = await routing.read(read, fresh_enough)
+    if found.head is None:
+        raise NotFound
+    permissions.reach(caller, inbox_id=found.head[0], visitor_id=found.head[1])
+    page = list(found.rows[:limit])
     if not forward:
         page.reverse()
-    return [_row_wire(conversation_id, stream, row) for row in page], len(rows) > limit, target
+    items = [_row_wire(conversation_id, stream, row) for row in page]
+    return Page(items, len(found.rows) > limit, target)
 
 
 def _row_wire(conversation_id: int, stream: int, row: Any) -> dict[str, Any]:
     seq, client_id, sender_type, sender_id, kind, body, created, edited, deleted = row[:9]
-    attachments, event, agent_name, avatar_url, visitor_name = row[9:]
+    attachments, event, agent_name, avatar_url, visitor_name = row[9:14]
     return wire(
         conversation_id=conversation_id,
         stream=stream,

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
+from asyncmy import errors as asyncmy_errors
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -26,18 +27,29 @@ T = TypeVar("T")
 POOL_THREADS: Final = 16
 ATTEMPTS: Final = 3
 MAX_WAITING: Final = 512
-CONNECT_TIMEOUT_SECONDS: Final = 3
+# one SYN may be lost (it is sent again after a second), and who sends hears "no" within 2 seconds
+CONNECT_TIMEOUT_SECONDS: Final = 1.5
 STATEMENT_TIMEOUT_SECONDS: Final = 10
 RECYCLE_SECONDS: Final = 1800
+IDLE_SECONDS: Final = 600
 LOCK_WAIT_SECONDS: Final = 5
 
 # MySQL error numbers (server error reference)
 _LOCK_WAIT_TIMEOUT, _DEADLOCK = 1205, 1213
 _RETRYABLE: Final = frozenset({_LOCK_WAIT_TIMEOUT, _DEADLOCK})
 # The server cannot serve now: too many connections, shutdown, read-only option (a switchover),
-# access denied while accounts are being changed, gone away, connection refused or lost.
+# access denied while accounts are being changed, gone away, connection refused or lost, a statement
+# that took too long.
 _UNAVAILABLE: Final = frozenset(
-    {1040, 1045, 1053, 1079, 1290, 1836, 2002, 2003, 2005, 2006, 2013, 2014, 2055, 3032, 3100}
+    {1040, 1045, 1053, 1079, 1290, 1836, 2002, 2003, 2005, 2006, 2013, 2014, 2055, 3024, 3032, 3100}
+)
+SESSION_SETTINGS: Final = (
+    "SET time_zone = '+00:00', "
+    f"innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, "
+    # the ids of an account's inboxes are read as one text; the default cuts at 1024
+    "group_concat_max_len = 1048576, "
+    "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
+    "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
 )
 
 
@@ -45,8 +57,8 @@ class Unavailable(Exception):
     """The database cannot serve now; the same request may succeed later."""
 
 
-def _error_number(error: DBAPIError) -> int | None:
-    arguments = getattr(error.orig, "args", ())
+def _error_number(error: DBAPIError | asyncmy_errors.Error) -> int | None:
+    arguments = getattr(getattr(error, "orig", error), "args", ())
     return arguments[0] if arguments and isinstance(arguments[0], int) else None
 
 
@@ -61,6 +73,9 @@ def is_unavailable(error: Exception) -> bool:
     """Whether ``error`` tells of the server or the way to it, and not of the statement."""
     if isinstance(error, (Unavailable, PoolTimeoutError, OSError)):
         return True
+    if isinstance(error, asyncmy_errors.Error):
+        lost = isinstance(error, asyncmy_errors.InterfaceError)
+        return lost or _error_number(error) in _UNAVAILABLE
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated or isinstance(error, InterfaceError):
@@ -94,14 +109,7 @@ def make_engine(url: str, *, pool_size: int = POOL_THREADS) -> Engine:
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "read_timeout": STATEMENT_TIMEOUT_SECONDS,
             "write_timeout": STATEMENT_TIMEOUT_SECONDS,
-            "init_command": (
-                "SET time_zone = '+00:00', "
-                f"innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, "
-                # the ids of an account's inboxes are read as one text; the default cuts at 1024
-                "group_concat_max_len = 1048576, "
-                "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
-                "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
-            ),
+            "init_command": SESSION_SETTINGS,
         },
     )
 
@@ -140,6 +148,8 @@ class Database:
         self.replica = (
             make_engine(settings.database_replica_url) if settings.database_replica_url else None
         )
+        # set by app.db.health: the primary has not answered for a moment
+        self.primary_away = False
         self._threads = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="db")
         self._waiting = 0
 
@@ -153,6 +163,16 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A transaction on the primary that only reads: for what must be fresh."""
         with read_transaction(self.primary) as connection:
+            yield connection
+
+    @contextmanager
+    def view(self) -> Iterator[Connection]:
+        """As :meth:`read`, but from the replica while the primary is away: for what is better shown
+        a little old than not at all. Nothing that is read here may decide about a write."""
+        engine = self.primary
+        if self.primary_away and self.replica is not None:
+            engine = self.replica
+        with read_transaction(engine) as connection:
             yield connection
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -219,4 +239,8 @@ def reason(error: Exception) -> str:
         number = _error_number(error)
         kind = type(error.orig).__name__
         return f"{kind} {number}" if number is not None else f"{kind}: {error.orig}"
+    if isinstance(error, asyncmy_errors.Error):
+        return f"{type(error).__name__} {_error_number(error)}"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     return f"{type(error).__name__}: {error}"

@@ -8,11 +8,28 @@ carry the load skip it. Values come back as the driver gives them: SQLite has no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, Dialect, Select
 from sqlalchemy.sql.compiler import SQLCompiler
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A statement as a driver takes it; ``names`` are its parameters in the order of the text."""
+
+    text: str
+    names: tuple[str, ...]
+    constants: Mapping[str, Any]
+
+    def values(self, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The values to execute it with."""
+        constants = self.constants
+        return tuple(
+            parameters[name] if name in parameters else constants[name] for name in self.names
+        )
 
 
 class HotStatement:
@@ -20,25 +37,24 @@ class HotStatement:
 
     def __init__(self, statement: Select[Any]) -> None:
         self._statement = statement
-        # by dialect: the text, the names of its parameters in order, the values of its constants
-        self._compiled: dict[str, tuple[str, list[str], Mapping[str, Any]]] = {}
+        self._compiled: dict[str, Compiled] = {}
+
+    def compiled(self, dialect: Dialect) -> Compiled:
+        """The statement for ``dialect``; compiled at the first call."""
+        ready = self._compiled.get(dialect.name)
+        if ready is None:
+            made = self._statement.compile(
+                dialect=dialect, compile_kwargs={"render_postcompile": True}
+            )
+            assert isinstance(made, SQLCompiler)  # noqa: S101  a SELECT compiles to nothing else
+            ready = Compiled(made.string, tuple(made.positiontup or ()), made.params)
+            self._compiled[dialect.name] = ready
+        return ready
 
     def rows(self, connection: Connection, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Execute with ``parameters``; the rows of the driver."""
-        dialect = connection.dialect
-        ready = self._compiled.get(dialect.name)
-        if ready is None:
-            compiled = self._statement.compile(
-                dialect=dialect, compile_kwargs={"render_postcompile": True}
-            )
-            assert isinstance(compiled, SQLCompiler)  # noqa: S101  a SELECT compiles to nothing else
-            ready = (compiled.string, list(compiled.positiontup or ()), compiled.params)
-            self._compiled[dialect.name] = ready
-        text, names, constants = ready
-        values = tuple(
-            parameters[name] if name in parameters else constants[name] for name in names
-        )
-        return connection.exec_driver_sql(text, values).all()
+        ready = self.compiled(connection.dialect)
+        return connection.exec_driver_sql(ready.text, ready.values(parameters)).all()
 
 
 def as_moment(value: datetime | str | None) -> datetime | None:

@@ -2,79 +2,76 @@
 
 The promise (ARCHITECTURE P5) is that a reader never goes back in time. A read carries the seq that
 its reader already knows; the replica serves it only when its own copy of the conversation holds
-that seq. A replica that fails is left alone for :data:`SUSPECT_SECONDS`.
+that seq. A replica that fails is left alone for :data:`SUSPECT_SECONDS`, unless the primary fails
+as well.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Literal, TypeVar
 
-from sqlalchemy import Connection, bindparam, select
+from asyncmy.errors import Error as DriverError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import log
-from app.db import engines, schema
-from app.db.engines import Database
+from app.db import engines
+from app.db.engines import Unavailable
+from app.db.reads import Reads, Source
 
 T = TypeVar("T")
 Target = Literal["primary", "replica"]
 
 SUSPECT_SECONDS: Final = 5.0
 
-_LAST_SEQ = select(
-    schema.conversations.c.last_seq_public, schema.conversations.c.last_seq_staff
-).where(schema.conversations.c.id == bindparam("id"))
-
 
 class HistoryRouting:
-    """Routes reads of one stream of a conversation. Used by many threads at once."""
+    """Routes reads of one stream of a conversation. Used on one event loop."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, reads: Reads) -> None:
+        self._sources = reads
         self._suspect_until = 0.0
-        self._lock = threading.Lock()
-        # (target, why) -> reads; why is ok, none, suspect, behind or failed
+        # (target, why) -> reads; why is ok, none, suspect, behind, failed or primary_failed
         self.reads: Counter[tuple[Target, str]] = Counter()
 
-    def read(
+    async def read(
         self,
-        conversation_id: int,
-        stream: int,
-        known_seq: int,
-        work: Callable[[Connection], T],
+        work: Callable[[Source], Awaitable[T]],
+        fresh_enough: Callable[[T], bool],
     ) -> tuple[T, Target]:
         """Run ``work`` where it may run; gives its result and where it ran.
 
-        ``known_seq`` is the highest seq of the stream that the reader knows, 0 for none. Blocking:
-        to be called in a thread. ``work`` may run twice, on the replica and then on the primary.
+        ``fresh_enough`` says of a result of the replica whether it holds what its reader knows;
+        result and answer must come from the same state of the replica. ``work`` may run on the
+        replica and then on the primary. Raises :class:`Unavailable` when neither can serve.
         """
-        replica = self._database.replica
+        replica = self._sources.replica
         if replica is None:
             why = "none"
         elif time.monotonic() < self._suspect_until:
             why = "suspect"
         else:
             try:
-                with engines.read_transaction(replica) as connection:
-                    last = connection.execute(_LAST_SEQ, {"id": conversation_id}).one_or_none()
-                    if last is not None and last[stream] >= known_seq:
-                        result = work(connection)
-                        self._count("replica", "ok")
-                        return result, "replica"
+                result = await work(replica)
+                if fresh_enough(result):
+                    self.reads["replica", "ok"] += 1
+                    return result, "replica"
                 why = "behind"
-            except (SQLAlchemyError, OSError) as error:
+            except (SQLAlchemyError, DriverError, OSError, Unavailable) as error:
                 self._suspect_until = time.monotonic() + SUSPECT_SECONDS
                 log.get("routing").warning("replica failed", reason=engines.reason(error))
                 why = "failed"
-        with self._database.read() as connection:
-            result = work(connection)
-        self._count("primary", why)
+        try:
+            result = await work(self._sources.primary)
+        except Unavailable:
+            if replica is None or why != "suspect":
+                raise
+            result = await work(replica)
+            if not fresh_enough(result):
+                raise
+            self.reads["replica", "primary_failed"] += 1
+            return result, "replica"
+        self.reads["primary", why] += 1
         return result, "primary"
-
-    def _count(self, target: Target, why: str) -> None:
-        with self._lock:
-            self.reads[target, why] += 1

@@ -91,7 +91,7 @@ async def me(call: Call) -> HTTPResponse:
     database = call.context.database
 
     def read() -> list[dict[str, object]]:
-        with database.read() as connection:
+        with database.view() as connection:
             return inboxes.refs(connection, call.agent)
 
     return json(

@@ -13,10 +13,13 @@ from app.bus.events import Event
 from app.bus.limits import TRAFFIC, AttemptLimit, RateLimits
 from app.bus.publisher import Publisher
 from app.chat.announce import Announcer
+from app.chat.logins import Logins
 from app.chat.visitors import VisitorTokens
 from app.config import Settings
 from app.db import outbox
 from app.db.engines import Database
+from app.db.health import PrimaryWatch
+from app.db.reads import Reads
 from app.db.routing import HistoryRouting
 from app.db.writer import Writer
 
@@ -31,6 +34,9 @@ class Context:
 
     settings: Settings
     database: Database
+    reads: Reads
+    watch: PrimaryWatch
+    logins: Logins
     routing: HistoryRouting
     redis: Redis
     publisher: Publisher
@@ -62,12 +68,15 @@ class Context:
         await self.publisher.close()
         await self.rates.close()
         await self.redis.aclose()
+        await self.watch.close()
+        self.reads.close()
         self.database.close()
 
 
 def make(settings: Settings) -> Context:
     """Build the parts. To be called on the running event loop."""
     database = Database(settings)
+    reads = Reads(database)
     redis = connection.connect(settings.redis_url)
 
     async def keep(batch: Sequence[Event]) -> None:
@@ -79,7 +88,10 @@ def make(settings: Settings) -> Context:
     return Context(
         settings=settings,
         database=database,
-        routing=HistoryRouting(database),
+        reads=reads,
+        watch=PrimaryWatch(database),
+        logins=Logins(database, reads),
+        routing=HistoryRouting(reads),
         redis=redis,
         publisher=publisher,
         announcer=announcer,

@@ -241,7 +241,7 @@ async def _authenticate(
         return None, None
     bearer = _bearer(request)
     if bearer.startswith(API_KEY_PREFIX) and audience != "visitor":
-        key = await context.database.run(accounts.find_api_key, context.database, bearer)
+        key = await context.logins.api_key(bearer)
         if key is None:
             raise _refused(audience)
         return key, None
@@ -253,7 +253,7 @@ async def _authenticate(
     token = request.cookies.get(SESSION_COOKIE)
     session = None
     if token:
-        session = await context.database.run(accounts.find_session, context.database, token)
+        session = await context.logins.session(token)
     if session is None:
         raise _refused(audience)
     return session, None

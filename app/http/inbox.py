@@ -101,8 +101,7 @@ async def list_messages(call: Call) -> HTTPResponse:
 async def history(call: Call, *, stream: int) -> HTTPResponse:
     """A page of history; whoever calls this has checked that the caller may read it."""
     context, query, conversation_id = call.context, call.query, call.ids["conversation_id"]
-    items, has_more, target = await context.database.run(
-        messages.history,
+    page = await messages.history(
         context.routing,
         conversation_id=conversation_id,
         stream=stream,
@@ -112,8 +111,8 @@ async def history(call: Call, *, stream: int) -> HTTPResponse:
         limit=query.limit,
         caller=call.caller,
     )
-    page = {"items": items, "next_cursor": None, "has_more": has_more}
-    return json(page, headers={READ_HEADER: target})
+    document = {"items": page.items, "next_cursor": None, "has_more": page.has_more}
+    return json(document, headers={READ_HEADER: page.target})
 
 
 @endpoints.add(

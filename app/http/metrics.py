@@ -93,6 +93,16 @@ class ContextCollector(Collector):
             "Times that Redis did not take or give the counts of the rate limits",
             context.rates.statistics.failures,
         )
+        yield _counter(
+            "deskline_login_replica_reads",
+            "Look-ups of sessions and API keys on the replica, because the primary is away",
+            context.logins.replica_reads,
+        )
+        yield GaugeMetricFamily(
+            "deskline_primary_away",
+            "1 while the primary does not answer",
+            int(context.database.primary_away),
+        )
         yield GaugeMetricFamily(
             "deskline_draining", "1 while the process drains", int(context.draining)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from datetime import timedelta
 
@@ -10,14 +11,26 @@ from sqlalchemy import select, text
 
 from app import clock
 from app.chat import accounts, channels, inboxes, visitors
+from app.chat.accounts import Session
 from app.chat.errors import InvalidCredentials
+from app.chat.logins import Logins
 from app.chat.permissions import VisitorIdentity
 from app.chat.visitors import VisitorTokens
 from app.db import schema
 from app.db.engines import Database
+from app.db.reads import Reads
 from app.http.proxies import client_address
 
 KEY = "k" * 40
+
+
+def find_session(database: Database, token: str) -> Session | None:
+    """As the web process does it for a cookie."""
+
+    async def find() -> Session | None:
+        return await Logins(database, Reads(database)).session(token)
+
+    return asyncio.run(find())
 
 
 @pytest.fixture
@@ -39,7 +52,7 @@ def test_passwords_are_stored_as_argon2id(with_account: Database) -> None:
 
 def test_login_finds_the_account_whatever_the_case(with_account: Database) -> None:
     token, session = accounts.log_in(with_account, " BO@example.COM", "right-horse")
-    found = accounts.find_session(with_account, token)
+    found = find_session(with_account, token)
     assert found == session
     assert found is not None
     assert found.agent.name == "Bo"
@@ -51,7 +64,7 @@ def test_the_database_holds_no_usable_token(with_account: Database) -> None:
         stored = connection.execute(select(schema.sessions.c.token_hash)).scalars().all()
     assert stored == [session.token_hash]
     assert token not in stored
-    assert accounts.find_session(with_account, session.token_hash) is None
+    assert find_session(with_account, session.token_hash) is None
 
 
 @pytest.mark.parametrize(
@@ -66,7 +79,7 @@ def test_a_disabled_account_is_out_at_once(with_account: Database) -> None:
     token, _ = accounts.log_in(with_account, "bo@example.com", "right-horse")
     with with_account.write() as connection:
         connection.execute(text("UPDATE users SET active = 0 WHERE name = 'Bo'"))
-    assert accounts.find_session(with_account, token) is None
+    assert find_session(with_account, token) is None
     with pytest.raises(InvalidCredentials):
         accounts.log_in(with_account, "bo@example.com", "right-horse")
 
@@ -78,9 +91,9 @@ def test_sessions_expire_and_are_renewed_by_use(
     token, _ = accounts.log_in(with_account, "bo@example.com", "right-horse")
     for days in (8, 16, 24):
         monkeypatch.setattr(clock, "now_source", lambda days=days: start + timedelta(days=days))
-        assert accounts.find_session(with_account, token) is not None
+        assert find_session(with_account, token) is not None
     monkeypatch.setattr(clock, "now_source", lambda: start + timedelta(days=24 + 15))
-    assert accounts.find_session(with_account, token) is None
+    assert find_session(with_account, token) is None
 
 
 def test_a_new_password_ends_all_sessions(with_account: Database) -> None:
@@ -88,7 +101,7 @@ def test_a_new_password_ends_all_sessions(with_account: Database) -> None:
     with with_account.write() as connection:
         assert accounts.set_password(connection, email="BO@example.com", password="new-horse-1")
         assert not accounts.set_password(connection, email="x@example.com", password="x" * 8)
-    assert accounts.find_session(with_account, token) is None
+    assert find_session(with_account, token) is None
     accounts.log_in(with_account, "bo@example.com", "new-horse-1")
 
 

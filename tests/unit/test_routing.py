@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -14,7 +16,8 @@ from app.chat import messages
 from app.chat.errors import NotFound
 from app.chat.permissions import Agent
 from app.db import engines, routing, schema
-from app.db.engines import Database
+from app.db.engines import Database, Unavailable
+from app.db.reads import Reads
 from app.db.routing import HistoryRouting
 from tests.unit.conftest import make_database, settings_for
 
@@ -29,7 +32,7 @@ class Pair:
         make_database(self.primary)
         self.replicate()
         self.database = Database(settings_for(self.primary, self.replica))
-        self.routing = HistoryRouting(self.database)
+        self.routing = HistoryRouting(Reads(self.database))
 
     def replicate(self) -> None:
         engine = engines.make_engine(f"sqlite:///{self.primary}")
@@ -52,18 +55,19 @@ class Pair:
                 text("UPDATE conversations SET last_seq_public = :seq WHERE id = 1"), {"seq": seq}
             )
 
-    def read(self, known_seq: int, conversation_id: int = 1) -> tuple[list[int], str]:
-        items, _, target = messages.history(
+    async def read(
+        self, known_seq: int, conversation_id: int = 1, **changes: Any
+    ) -> tuple[list[int], str]:
+        query = {"after_seq": None, "before_seq": None, "limit": 50, **changes}
+        page = await messages.history(
             self.routing,
             conversation_id=conversation_id,
             stream=schema.PUBLIC,
-            after_seq=None,
-            before_seq=None,
             known_seq=known_seq,
-            limit=50,
             caller=ANN,
+            **query,
         )
-        return [item["seq"] for item in items], target
+        return [item["seq"] for item in page.items], page.target
 
 
 @pytest.fixture
@@ -73,44 +77,34 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
     made.database.close()
 
 
-def test_history_is_read_from_the_replica(pair: Pair) -> None:
+async def test_history_is_read_from_the_replica(pair: Pair) -> None:
     pair.add(1)
-    assert pair.read(known_seq=0) == ([], "replica")
+    assert await pair.read(known_seq=0) == ([], "replica")
 
 
-def test_a_reader_that_knows_more_than_the_replica_reads_the_primary(pair: Pair) -> None:
+async def test_a_reader_that_knows_more_than_the_replica_reads_the_primary(pair: Pair) -> None:
     pair.add(1)
     pair.add(2)
-    assert pair.read(known_seq=2) == ([1, 2], "primary")
+    assert await pair.read(known_seq=2) == ([1, 2], "primary")
     assert pair.routing.reads["primary", "behind"] == 1
 
 
-def test_the_replica_serves_again_when_it_has_caught_up(tmp_path: Path) -> None:
+async def test_the_replica_serves_again_when_it_has_caught_up(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.add(1)
     pair.replicate()
-    assert pair.read(known_seq=1) == ([1], "replica")
+    assert await pair.read(known_seq=1) == ([1], "replica")
     assert pair.routing.reads["replica", "ok"] == 1
     pair.database.close()
 
 
-def test_after_seq_counts_as_known(pair: Pair) -> None:
+async def test_after_seq_counts_as_known(pair: Pair) -> None:
     for seq in (1, 2):
         pair.add(seq)
-    items, _, target = messages.history(
-        pair.routing,
-        conversation_id=1,
-        stream=schema.PUBLIC,
-        after_seq=1,
-        before_seq=None,
-        known_seq=0,
-        limit=50,
-        caller=ANN,
-    )
-    assert ([item["seq"] for item in items], target) == ([2], "primary")
+    assert await pair.read(known_seq=0, after_seq=1) == ([2], "primary")
 
 
-def test_a_conversation_that_the_replica_lacks(pair: Pair) -> None:
+async def test_a_conversation_that_the_replica_lacks(pair: Pair) -> None:
     with pair.database.write() as connection:
         connection.execute(
             text(
@@ -119,12 +113,12 @@ def test_a_conversation_that_the_replica_lacks(pair: Pair) -> None:
                 "status, 0, 0, 0, created_at, updated_at FROM conversations WHERE id = 1"
             )
         )
-    assert pair.read(known_seq=0, conversation_id=9) == ([], "primary")
+    assert await pair.read(known_seq=0, conversation_id=9) == ([], "primary")
     with pytest.raises(NotFound):
-        pair.read(known_seq=0, conversation_id=99)
+        await pair.read(known_seq=0, conversation_id=99)
 
 
-def test_a_broken_replica_is_left_alone_for_a_while(
+async def test_a_broken_replica_is_left_alone_for_a_while(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routing, "SUSPECT_SECONDS", 0.3)
@@ -133,17 +127,52 @@ def test_a_broken_replica_is_left_alone_for_a_while(
     assert replica is not None
     with replica.begin() as connection:
         connection.exec_driver_sql("DROP TABLE messages")
-    assert pair.read(known_seq=0) == ([1], "primary")
-    assert pair.read(known_seq=0) == ([1], "primary")
+    assert await pair.read(known_seq=0) == ([1], "primary")
+    assert await pair.read(known_seq=0) == ([1], "primary")
     assert pair.routing.reads["primary", "failed"] == 1
     assert pair.routing.reads["primary", "suspect"] == 1
-    time.sleep(0.35)
-    assert pair.read(known_seq=0) == ([1], "primary")
+    await asyncio.sleep(0.35)
+    assert await pair.read(known_seq=0) == ([1], "primary")
     assert pair.routing.reads["primary", "failed"] == 2
 
 
-def test_without_a_replica_everything_is_read_from_the_primary(database: Database) -> None:
-    alone = HistoryRouting(database)
-    _, target = alone.read(1, schema.PUBLIC, 0, lambda _connection: None)
+async def test_without_a_replica_everything_is_read_from_the_primary(database: Database) -> None:
+    alone = HistoryRouting(Reads(database))
+
+    async def work(_source: object) -> None:
+        return None
+
+    _, target = await alone.read(work, lambda _result: False)
     assert target == "primary"
     assert alone.reads == {("primary", "none"): 1}
+
+
+class Failing:
+    """A primary that cannot serve."""
+
+    async def rows(self, *_arguments: object, **_options: object) -> list[Any]:
+        raise Unavailable("away")
+
+    def close(self) -> None:
+        pass
+
+
+async def test_a_suspect_replica_serves_when_the_primary_is_away(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.add(1)
+    pair.replicate()
+    monkeypatch.setattr(pair.routing, "_suspect_until", time.monotonic() + 60)
+    monkeypatch.setattr(pair.routing._sources, "primary", Failing())
+    assert await pair.read(known_seq=1) == ([1], "replica")
+    assert pair.routing.reads["replica", "primary_failed"] == 1
+    with pytest.raises(Unavailable):
+        await pair.read(known_seq=2)
+
+
+async def test_a_page_between_messages_that_were_erased_is_empty(pair: Pair) -> None:
+    pair.add(1)
+    pair.add(2)
+    with pair.database.write() as connection:
+        connection.execute(text("DELETE FROM messages WHERE seq = 1"))
+    assert await pair.read(known_seq=2, before_seq=2) == ([], "primary")
