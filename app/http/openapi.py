@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.http import problems
+from app.http import examples, problems
 from app.http.endpoint import CSRF_HEADER, SESSION_COOKIE, Endpoint
 from app.http.models import ProblemDocument
 from app.version import version
@@ -48,9 +48,13 @@ def _document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
     _, definitions = models_json_schema(
         [(model, "validation") for model in ordered], ref_template=_REF
     )
+    schemas = definitions.get("$defs", {})
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+        for content in _contents(paths[endpoint.path][endpoint.method.lower()]):
+            if "example" not in content and "examples" not in content:
+                content["example"] = examples.example(content["schema"], schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -66,7 +70,7 @@ def _document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
         "tags": [{"name": tag} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)],
         "paths": paths,
         "components": {
-            "schemas": definitions.get("$defs", {}),
+            "schemas": schemas,
             "securitySchemes": {
                 "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
                 "csrf": {"type": "apiKey", "in": "header", "name": CSRF_HEADER},
@@ -75,6 +79,14 @@ def _document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
             },
         },
     }
+
+
+def _contents(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The media types of an operation that have a schema: of its body and of its answers."""
+    for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+        for content in part.get("content", {}).values():
+            if "$ref" in content.get("schema", {}):
+                yield content
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
@@ -141,7 +153,13 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         response = {
             "description": "code: " + ", ".join(codes),
             "content": {
-                problems.CONTENT_TYPE: {"schema": {"$ref": _REF.format(model="ProblemDocument")}}
+                problems.CONTENT_TYPE: {
+                    "schema": {
+                        "allOf": [{"$ref": _REF.format(model="ProblemDocument")}],
+                        "properties": {"code": {"enum": codes}},
+                    },
+                    "examples": {code: {"value": _problem_example(code)} for code in codes},
+                }
             },
         }
         if status in (429, 503):
@@ -153,6 +171,17 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
             }
         responses.setdefault(str(status), response)
     return responses
+
+
+def _problem_example(code: str) -> dict[str, Any]:
+    status, title = problems.CODES[code]
+    return {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": "What to do about it, in a sentence.",
+        "code": code,
+    }
 
 
 def _problem_codes(endpoint: Endpoint) -> dict[int, list[str]]:

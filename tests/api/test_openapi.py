@@ -62,6 +62,39 @@ def test_every_schema_is_valid_and_every_reference_leads_somewhere(
         assert reference.removeprefix("#/components/schemas/") in schemas
 
 
+def test_every_body_and_answer_has_an_example_that_fits_its_schema(
+    document: dict[str, Any],
+) -> None:
+    seen = 0
+    for path, method, operation in operations(document):
+        for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+            for content in part.get("content", {}).values():
+                if "schema" not in content:
+                    continue
+                values = [entry["value"] for entry in content.get("examples", {}).values()]
+                values += [content["example"]] if "example" in content else []
+                if "$ref" in content["schema"]:
+                    assert values, f"{method} {path}"
+                for value in values:
+                    seen += 1
+                    schema = {**content["schema"], "components": document["components"]}
+                    errors = [
+                        f"{error.json_path}: {error.message}"
+                        for error in Draft202012Validator(schema).iter_errors(value)
+                    ]
+                    assert errors == [], f"{method} {path}: {value}"
+    assert seen > 100
+
+
+def test_every_error_names_its_codes(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        for status, response in operation["responses"].items():
+            for media, content in response.get("content", {}).items():
+                if media == "application/problem+json":
+                    codes = content["schema"]["properties"]["code"]["enum"]
+                    assert codes, f"{method} {path} {status}"
+
+
 def test_every_call_of_the_contract_is_described(document: dict[str, Any]) -> None:
     described = {f"{method.upper()} {path}" for path, method, _ in operations(document)}
     assert described >= {
