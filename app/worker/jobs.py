@@ -26,6 +26,7 @@ from app.chat import accounts
 from app.db import outbox, schema
 from app.db.engines import Database, Unavailable
 from app.db.writer import Stored
+from app.worker import heartbeat, search
 
 LOCK_SECONDS: Final = 15.0
 RELAY_ROWS: Final = 500
@@ -167,6 +168,8 @@ async def purge_sessions(run: Run) -> int:
 JOBS: Final = (
     Job("outbox-relay", 1.0, relay_outbox),
     Job("session-purge", 300.0, purge_sessions),
+    Job("heartbeat", heartbeat.EVERY_SECONDS, heartbeat.beat),
+    Job("search-index", search.EVERY_SECONDS, search.index_messages),
 )
 
 
