@@ -13,9 +13,10 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 PREFIX: Final = "DESKLINE_"
 PROCESSES: Final = ("web", "gateway", "worker", "migrate", "run")
@@ -56,6 +57,20 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class SmtpServer:
+    """Where mail is handed over; ``tls`` is implicit (smtps), required, optional or none.
+
+    The first is TLS from the start (RFC 8314), the next two are STARTTLS (RFC 3207).
+    """
+
+    host: str
+    port: int
+    tls: str
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The parsed settings of one process.
 
@@ -87,6 +102,8 @@ class Settings:
     data_dir: Path
     log_level: str
     drain_seconds: int
+    smtp_url: str = field(repr=False)
+    mail_from: str
     rate_limits: str
     rate_limit_sends: int
     rate_limit_reads: int
@@ -95,7 +112,6 @@ class Settings:
     rate_limit_logins: int
     rate_limit_sessions: int
     rate_limit_exports: int
-    webhook_allow_private: bool
 
     @property
     def cookie_secure(self) -> bool:
@@ -118,6 +134,11 @@ class Settings:
         return urlsplit(self.ws_public_url).port or (443 if self.ws_force_tls else 80)
 
     @property
+    def smtp(self) -> SmtpServer | None:
+        """The server that mail is handed to; None when none is set."""
+        return smtp_server(self.smtp_url) if self.smtp_url else None
+
+    @property
     def is_demo(self) -> bool:
         """Whether the demo shop page and the demo account are allowed."""
         return self.env == "demo"
@@ -137,12 +158,6 @@ def _choice(*allowed: str) -> Callable[[str], str]:
         return value
 
     return parse
-
-
-def _switch(value: str) -> bool:
-    if value not in ("true", "false"):
-        raise ValueError("should be true or false")
-    return value == "true"
 
 
 def _matching(pattern: str, meaning: str) -> Callable[[str], str]:
@@ -198,6 +213,42 @@ def _redis_url(value: str) -> str:
     scheme, host, _, path = _split(value, meaning)
     if scheme not in ("redis", "rediss") or not host or not re.fullmatch(r"(/[0-9]*)?", path):
         raise ValueError(f"should be {meaning}")
+    return value
+
+
+def smtp_server(url: str) -> SmtpServer:
+    """Take an SMTP URL apart. Raises ValueError, without the URL, when it is none."""
+    meaning = (
+        "smtp://USER:PASSWORD@HOST:587 (with ?starttls=optional or ?starttls=none when the "
+        "server has no TLS) or smtps://USER:PASSWORD@HOST:465 "
+        "(special characters of the password percent-encoded)"
+    )
+    scheme, host, port, path = _split(url, meaning)
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    tls = "implicit" if scheme == "smtps" else query.pop("starttls", "required")
+    known = ("implicit",) if scheme == "smtps" else ("required", "optional", "none")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    wrong = scheme not in ("smtp", "smtps") or not host or path not in ("", "/")
+    if wrong or query or parts.fragment or tls not in known or bool(user) != bool(password):
+        raise ValueError(f"should be {meaning}")
+    return SmtpServer(host or "", port or (465 if tls == "implicit" else 587), tls, user, password)
+
+
+def _smtp_url(value: str) -> str:
+    smtp_server(value)
+    return value
+
+
+def _mail_from(value: str) -> str:
+    _, address = parseaddr(value)
+    if (
+        not re.fullmatch(r"[^@\s<>]{1,64}@[A-Za-z0-9.\-]{1,189}", address)
+        or not value.isprintable()
+    ):
+        raise ValueError(
+            'should be an address, as support@example.com or "Shop <help@example.com>"'
+        )
     return value
 
 
@@ -421,6 +472,23 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         _integer(0, 3600),
     ),
     _setting(
+        "SMTP_URL",
+        "URL",
+        "",
+        "the server that the worker hands mail to: smtp://USER:PASSWORD@HOST:587 (STARTTLS) or "
+        "smtps://… ; empty: mail waits",
+        _smtp_url,
+        secret=True,
+    ),
+    _setting(
+        "MAIL_FROM",
+        "address",
+        "",
+        "whom mail is from, as support@example.com; web and worker need it for invitations, "
+        "forgotten passwords and transcripts",
+        _mail_from,
+    ),
+    _setting(
         "RATE_LIMITS",
         "enforce | observe",
         "enforce",
@@ -434,13 +502,6 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _rate("LOGINS", "1200", "logins and other calls that check a password"),
     _rate("SESSIONS", "6000", "openings of the widget"),
     _rate("EXPORTS", "1200", "exports, reports and transcripts"),
-    _setting(
-        "WEBHOOK_ALLOW_PRIVATE",
-        "true | false",
-        "false",
-        "whether webhooks may call loopback, private and link-local addresses",
-        _switch,
-    ),
 )
 
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
@@ -511,6 +572,16 @@ def _check_together(process: str, values: Mapping[str, Any]) -> list[str]:
         problems.append(
             "DESKLINE_WS_PUBLIC_URL: should be wss://… because DESKLINE_PUBLIC_URL is https and "
             "browsers refuse plain WebSockets on https pages"
+        )
+    if values["smtp_url"] and not values["mail_from"]:
+        problems.append(
+            "DESKLINE_MAIL_FROM: is missing: DESKLINE_SMTP_URL is set, and mail needs a sender, "
+            "as support@example.com"
+        )
+    if process in ("worker", "run") and values["mail_from"] and not values["smtp_url"]:
+        problems.append(
+            "DESKLINE_SMTP_URL: is missing: DESKLINE_MAIL_FROM is set, and the worker needs a "
+            "server to hand mail to, as smtp://USER:PASSWORD@HOST:587"
         )
     same = values["gateway_port"] == values["gateway_control_port"]
     if process == "gateway" and same:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.bus import connection as redis_connection
 from app.config import Settings
 from app.db import engines, migrate
+from app.worker import smtp
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,28 @@ def _examine(settings: Settings) -> Iterator[Check]:
         where = settings.web_root.resolve()
         finding = f"in {where}" if has_pages else f"none in {where}; the balancer must serve them"
         yield Check("web files", True, finding)
+    if settings.process in ("web", "worker", "run"):
+        yield _mail(settings)
+
+
+def _mail(settings: Settings) -> Check:
+    server = settings.smtp
+    if not settings.mail_from:
+        finding = "none: set DESKLINE_SMTP_URL and DESKLINE_MAIL_FROM for invitations and the like"
+        return Check("mail", True, finding)
+    if server is None:
+        return Check("mail", True, f"from {settings.mail_from}; the worker sends it")
+    where = f"{server.host}:{server.port}"
+    try:
+        smtp.hang_up(smtp.connect(server))
+    except OSError as error:
+        return Check(
+            "mail",
+            False,
+            f"{where} cannot be used ({smtp.reason(error)}): check DESKLINE_SMTP_URL "
+            "(address, STARTTLS, account), the server's certificate and the firewall",
+        )
+    return Check("mail", True, f"{where} takes our connection; from {settings.mail_from}")
 
 
 def _database(name: str, url: str) -> Check:

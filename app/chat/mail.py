@@ -5,7 +5,18 @@ from __future__ import annotations
 from sqlalchemy import Connection, insert
 
 from app import clock
+from app.chat.errors import Refused
 from app.db import schema
+
+
+def require(sender: str) -> None:
+    """Raise :class:`Refused` unless the installation has a sender of mail."""
+    if not sender:
+        raise Refused(
+            "mail_not_configured",
+            "An operator sets DESKLINE_MAIL_FROM on the web nodes, and with it DESKLINE_SMTP_URL "
+            "on the workers.",
+        )
 
 
 def queue(

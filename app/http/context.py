@@ -19,7 +19,6 @@ from app.config import Settings
 from app.db import outbox
 from app.db.engines import Database
 from app.db.health import PrimaryWatch
-from app.db.late import LateReads
 from app.db.reads import Reads
 from app.db.routing import HistoryRouting
 from app.db.writer import Writer
@@ -39,7 +38,6 @@ class Context:
     watch: PrimaryWatch
     logins: Logins
     routing: HistoryRouting
-    late: LateReads
     redis: Redis
     publisher: Publisher
     announcer: Announcer
@@ -94,7 +92,6 @@ def make(settings: Settings) -> Context:
         watch=PrimaryWatch(database),
         logins=Logins(database, reads),
         routing=HistoryRouting(reads),
-        late=LateReads(database),
         redis=redis,
         publisher=publisher,
         announcer=announcer,

@@ -26,7 +26,8 @@ from app.chat import accounts
 from app.db import outbox, schema
 from app.db.engines import Database, Unavailable
 from app.db.writer import Stored
-from app.worker import heartbeat, search
+from app.worker import mail
+from app.worker.smtp import Post
 
 LOCK_SECONDS: Final = 15.0
 RELAY_ROWS: Final = 500
@@ -74,6 +75,8 @@ class Tools:
     redis: Redis
     app_id: str
     announcer: Announces
+    # None: mail waits until a server is set
+    post: Post | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +169,10 @@ async def purge_sessions(run: Run) -> int:
 
 
 JOBS: Final = (
+    Job("mail", 2.0, mail.send_mails),
+    Job("mail-purge", 3600.0, mail.purge_mails),
     Job("outbox-relay", 1.0, relay_outbox),
     Job("session-purge", 300.0, purge_sessions),
-    Job("heartbeat", heartbeat.EVERY_SECONDS, heartbeat.beat),
-    Job("search-index", search.EVERY_SECONDS, search.index_messages),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +20,9 @@ from app.chat.announce import Announcer
 from app.config import Settings
 from app.db import outbox
 from app.db.engines import Database
+from app.worker import mail
 from app.worker.jobs import Runner, Tools
+from app.worker.smtp import Post
 
 App = Sanic[Any, Any]
 
@@ -57,7 +59,8 @@ def attach(app: App, settings: Settings) -> None:
         publisher = Publisher(redis, settings.pusher_app_id, keep)
         announcer = Announcer(database, publisher)
         app.ctx.worker_publisher, app.ctx.worker_announcer = publisher, announcer
-        app.ctx.worker_tools = Tools(database, redis, settings.pusher_app_id, announcer)
+        post = Post(settings.smtp, settings.mail_from) if settings.smtp else None
+        app.ctx.worker_tools = Tools(database, redis, settings.pusher_app_id, announcer, post)
         app.ctx.worker = Runner(app.ctx.worker_tools)
 
     async def stop(_app: App) -> None:
@@ -90,17 +93,19 @@ async def _metrics(request: Request) -> HTTPResponse:
     database: Database = request.app.ctx.worker_tools.database
     try:
         waiting = await database.run(_waiting, database)
+        mails = await database.run(_mails, database)
     except Exception:  # noqa: BLE001  metrics are most needed when something fails
-        waiting = None
+        waiting, mails = None, {}
     registry = CollectorRegistry()
-    registry.register(_JobCollector(request.app.ctx.worker, waiting))
+    registry.register(_JobCollector(request.app.ctx.worker, waiting, mails))
     return raw(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
 class _JobCollector(Collector):
-    def __init__(self, runner: Runner, waiting: int | None) -> None:
+    def __init__(self, runner: Runner, waiting: int | None, mails: Mapping[str, int]) -> None:
         self._runner = runner
         self._waiting = waiting
+        self._mails = mails
 
     def collect(self) -> Iterator[Metric]:
         """The current values."""
@@ -128,11 +133,24 @@ class _JobCollector(Collector):
             yield GaugeMetricFamily(
                 "deskline_outbox_rows", "Events that wait in the outbox", self._waiting
             )
+        mails = GaugeMetricFamily(
+            "deskline_mails",
+            "Mails of the last 30 days: pending, sent, or failed (given up)",
+            labels=["status"],
+        )
+        for status, count in self._mails.items():
+            mails.add_metric([status], count)
+        yield mails
 
 
 def _waiting(database: Database) -> int:
     with database.read() as opened:
         return outbox.waiting(opened)
+
+
+def _mails(database: Database) -> dict[str, int]:
+    with database.read() as opened:
+        return mail.counts(opened)
 
 
 def _json(document: Any, status: int = 200) -> HTTPResponse:

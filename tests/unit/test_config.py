@@ -78,6 +78,15 @@ def test_a_process_may_lack_what_it_does_not_need() -> None:
         ("TRUSTED_PROXIES", "10.0.0.1,proxy", "'proxy'"),
         ("LOG_LEVEL", "chatty", "debug"),
         ("DRAIN_SECONDS", "-1", "from 0 to 3600"),
+        ("RATE_LIMITS", "off", "enforce, observe"),
+        ("RATE_LIMIT_SENDS", "many", "whole number"),
+        ("SMTP_URL", "smtp://u:hunter2@", "smtp://USER"),
+        ("SMTP_URL", "http://u:hunter2@mail", "smtp://USER"),
+        ("SMTP_URL", "smtp://u@mail", "smtp://USER"),
+        ("SMTP_URL", "smtp://u:hunter2@mail?starttls=perhaps", "smtp://USER"),
+        ("SMTP_URL", "smtps://u:hunter2@mail?starttls=none", "smtp://USER"),
+        ("MAIL_FROM", "support", "support@example.com"),
+        ("MAIL_FROM", "Shop\n<a@example.com>", "support@example.com"),
     ],
 )
 def test_a_wrong_value_is_named_and_says_what_it_should_be(
@@ -153,3 +162,27 @@ def test_checkconfig_names_misspelt_settings(
 def test_a_missing_env_file_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--env-file", "/nowhere/x.env", "checkconfig"]) == 2
     assert "/nowhere/x.env" in capsys.readouterr().err
+
+
+def test_an_smtp_url_says_how_mail_is_handed_over() -> None:
+    parsed = config.smtp_server("smtp://a%40b:p%3A%2F@mail.example")
+    assert (parsed.host, parsed.port, parsed.tls) == ("mail.example", 587, "required")
+    assert (parsed.user, parsed.password) == ("a@b", "p:/")
+    assert "p:/" not in repr(parsed)
+    assert config.smtp_server("smtps://mail.example").port == 465
+    assert config.smtp_server("smtps://mail.example").tls == "implicit"
+    assert config.smtp_server("smtp://relay:25?starttls=none").port == 25
+
+
+def test_mail_needs_a_sender_and_the_worker_a_server() -> None:
+    worker = {**SECRETS, "DESKLINE_DATABASE_URL": WEB["DESKLINE_DATABASE_URL"]}
+    url = {"DESKLINE_SMTP_URL": "smtp://u:hunter2@mail"}
+    sender = {"DESKLINE_MAIL_FROM": "Shop <a@example.com>"}
+    assert config.load("worker", worker).smtp is None
+    assert config.load("worker", {**worker, **url, **sender}).smtp is not None
+    # a web node need not know the account of the mail server
+    assert config.load("web", {**WEB, **sender}).mail_from == "Shop <a@example.com>"
+    (problem,) = problems("worker", {**worker, **url})
+    assert problem.startswith("DESKLINE_MAIL_FROM: is missing")
+    (problem,) = problems("worker", {**worker, **sender})
+    assert problem.startswith("DESKLINE_SMTP_URL: is missing")
