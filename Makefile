@@ -35,6 +35,16 @@ bench: python ## Measure the gateway on loopback; figures and plots go to dist/b
 	@$(PYTHON) tools/environment.py dev
 	@$(VENV)/python bench/gateway.py
 
+.PHONY: ledger
+ledger: python ## Talk to a running Deskline, account for every message (URL=… SECONDS=60 RATE=10)
+	@$(PYTHON) tools/environment.py dev
+	@$(VENV)/python -m bench.ledger $(if $(URL),--url $(URL)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) $(if $(VISITORS),--visitors $(VISITORS)) $(if $(AGENTS),--agents $(AGENTS))
+
+.PHONY: chaos
+chaos: python ## The ledger on the local cluster while its parts are broken (SECONDS=600 RATE=50)
+	@$(PYTHON) tools/environment.py dev
+	@DESKLINE_CHAOS_SECONDS=$(or $(SECONDS),600) DESKLINE_CHAOS_RATE=$(or $(RATE),50) DESKLINE_CHAOS_VISITORS=$(or $(VISITORS),300) DESKLINE_CHAOS_AGENTS=$(or $(AGENTS),30) CI=true $(VENV)/python -m pytest tests/chaos -s
+
 .PHONY: release
 release: python ## Build dist/deskline-<version>.tar.gz, the archive that the servers get
 	@$(PYTHON) tools/environment.py deploy

@@ -112,6 +112,7 @@ class Settings:
     rate_limit_logins: int
     rate_limit_sessions: int
     rate_limit_exports: int
+    webhook_allow_private: bool
 
     @property
     def cookie_secure(self) -> bool:
@@ -158,6 +159,12 @@ def _choice(*allowed: str) -> Callable[[str], str]:
         return value
 
     return parse
+
+
+def _switch(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise ValueError("should be true or false")
+    return value == "true"
 
 
 def _matching(pattern: str, meaning: str) -> Callable[[str], str]:
@@ -502,6 +509,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _rate("LOGINS", "1200", "logins and other calls that check a password"),
     _rate("SESSIONS", "6000", "openings of the widget"),
     _rate("EXPORTS", "1200", "exports, reports and transcripts"),
+    _setting(
+        "WEBHOOK_ALLOW_PRIVATE",
+        "true | false",
+        "false",
+        "whether webhooks may call loopback, private and link-local addresses",
+        _switch,
+    ),
 )
 
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}

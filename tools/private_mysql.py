@@ -316,6 +316,8 @@ class Server:
             "log_bin": "binlog",
             "relay_log": "relay",
             "relay_log_recovery": "ON",
+            # as roles/mysql has it: the search index on a replica holds what the primary's does
+            "innodb_ft_enable_stopword": "OFF",
             **self.options,
         }
         if os.geteuid() == 0:

@@ -326,6 +326,9 @@ def stages() -> list[Stage]:
         Stage("cluster-up", "8 machines, --check, site.yml", cluster_up),
         Stage("cluster-again", "site.yml again, --check --diff", cluster_again, needs=up),
         Stage("cluster-faces", "API and Chromium through Nginx", cluster_faces, needs=up),
+        Stage(
+            "chaos", "ledger while parts break", lambda s: pytest(s, "tests/chaos", "-s"), needs=up
+        ),
         Stage("cluster", "testinfra, failures, bootstrap", cluster_tests, needs=up),
         Stage("cluster-down", "every trace removed, twice", cluster_down, always=True),
         Stage("single", "molecule: all on one machine", single),

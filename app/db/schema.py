@@ -604,3 +604,22 @@ search_marks = Table(
     Column("staff_seq", Integer, nullable=False),
     **_MYSQL,
 )
+
+message_search = Table(
+    "message_search",
+    metadata,
+    # a copy of what is searched, filled by the worker: a full-text index on `messages` itself
+    # would slow every send. The index over body is made by the migration: InnoDB's with the ngram
+    # parser, or an FTS5 table beside this one.
+    Column("id", big_id(), primary_key=True),
+    Column("conversation_id", big_id(), nullable=False),
+    Column("stream", SmallInteger, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("inbox_id", big_id(), nullable=False),
+    Column("created_at", moment(), nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("conversation_id", "stream", "seq"),
+    # the pages of a search: newest first
+    Index("ix_message_search_created_at_id", "created_at", "id"),
+    **_MYSQL,
+)

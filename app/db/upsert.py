@@ -53,3 +53,16 @@ def add_participants(dialect: Dialect) -> Insert:
     return sqlite.insert(table).on_conflict_do_nothing(
         index_elements=[column.name for column in table.primary_key]
     )
+
+
+def add_search_mark(dialect: Dialect) -> Insert:
+    """A statement that makes a conversation's search mark at 0, unless it has one.
+
+    Its parameter is ``conversation_id``.
+    """
+    marks = schema.search_marks
+    values = {"public_seq": 0, "staff_seq": 0}
+    if dialect.name == "mysql":
+        made = mysql.insert(marks).values(**values)
+        return made.on_duplicate_key_update(public_seq=marks.c.public_seq)
+    return sqlite.insert(marks).values(**values).on_conflict_do_nothing()

@@ -19,6 +19,7 @@ from app.config import Settings
 from app.db import outbox
 from app.db.engines import Database
 from app.db.health import PrimaryWatch
+from app.db.late import LateReads
 from app.db.reads import Reads
 from app.db.routing import HistoryRouting
 from app.db.writer import Writer
@@ -38,6 +39,7 @@ class Context:
     watch: PrimaryWatch
     logins: Logins
     routing: HistoryRouting
+    late: LateReads
     redis: Redis
     publisher: Publisher
     announcer: Announcer
@@ -92,6 +94,7 @@ def make(settings: Settings) -> Context:
         watch=PrimaryWatch(database),
         logins=Logins(database, reads),
         routing=HistoryRouting(reads),
+        late=LateReads(database),
         redis=redis,
         publisher=publisher,
         announcer=announcer,

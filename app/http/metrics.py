@@ -80,6 +80,14 @@ class ContextCollector(Collector):
         for (target, why), count in list(context.routing.reads.items()):
             reads.add_metric([target, why], count)
         yield reads
+        late = CounterMetricFamily(
+            "deskline_late_reads",
+            "Reads of search and reports by where they went and why",
+            labels=["target", "why"],
+        )
+        for (target, why), count in list(context.late.reads.items()):
+            late.add_metric([target, why], count)
+        yield late
         refused = CounterMetricFamily(
             "deskline_rate_limited",
             "Requests over a rate limit, by kind of traffic and what was counted",

@@ -35,6 +35,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "conflict": (409, "It cannot be done in the present state"),
     "attachment_not_found": (422, "There is no such attachment to send"),
     "client_id_conflict": (409, "Another message has this client_id"),
+    "search_too_broad": (422, "Too much matches"),
     "payload_too_large": (413, "The request is too large"),
     "mail_not_configured": (409, "This installation cannot send mail"),
     "too_many_attempts": (429, "Too many failed attempts"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import bindparam, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from bench.ledger.book import PUBLIC, STAFF, Message, digest
+from bench.ledger.book import PUBLIC, STAFF, Book, Message, Sent, Violation, digest
 from bench.ledger.people import PAGE_MESSAGES, SEQ_MAX, Agent, Refused, message_of
 from bench.ledger.wire import WireError
 
@@ -86,6 +87,22 @@ def from_database(url: str, conversations: Iterable[int]) -> list[Message]:
             "that the server is reachable from here, and the account's rights"
         ) from None
     return rows
+
+
+def compare_acknowledged(path: Path, rows: Iterable[Message]) -> list[Violation]:
+    """What is wrong with stored rows, by an ``acknowledged.tsv`` that a run has written.
+
+    For databases that this program cannot reach: somebody else reads the rows there.
+    """
+    book = Book()
+    with path.open(encoding="utf-8") as lines:
+        next(lines)
+        for line in lines:
+            conversation_id, stream, seq, client_id, told = line.rstrip("\n").split("\t")
+            answer = Message(int(conversation_id), stream, int(seq), client_id, "", told)
+            sent = book.sent.setdefault(client_id, Sent(client_id, client_id, stream, told, 0.0))
+            sent.acknowledged.append(answer)
+    return book.verdict(rows).violations
 
 
 def _row(values: Sequence[Any]) -> Message:

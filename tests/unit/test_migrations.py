@@ -15,6 +15,8 @@ from sqlalchemy.schema import CreateTable
 from app import cli
 from app.db import engines, migrate, schema
 
+FTS5 = "message_search_fts"
+
 
 def test_migrations_make_what_the_schema_says(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/x.db"
@@ -22,7 +24,10 @@ def test_migrations_make_what_the_schema_says(tmp_path: Path) -> None:
     assert (done.before, done.after, done.changed) == ("base", migrate.head(), True)
     engine = engines.make_engine(url)
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+        # the tables of FTS5 are its own
+        ours = {"include_name": lambda name, _kind, _of: not str(name).startswith(FTS5)}
+        context = MigrationContext.configure(connection, opts=ours)
+        assert compare_metadata(context, schema.metadata) == []
     engine.dispose()
 
 
