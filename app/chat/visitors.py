@@ -12,7 +12,6 @@ from sqlalchemy import insert, select, update
 
 from app import clock
 from app.chat import inboxes
-from app.chat.errors import UnknownInbox
 from app.chat.permissions import VisitorIdentity
 from app.db import schema
 from app.db.engines import Database
@@ -115,8 +114,6 @@ def open_session(
     }
     with database.write() as connection:
         inbox = inboxes.by_key(connection, inbox_key)
-        if inbox is None:
-            raise UnknownInbox
         if known is not None and known.inbox_id == inbox.id:
             name = connection.execute(
                 select(_visitors.c.name).where(

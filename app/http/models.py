@@ -320,12 +320,45 @@ class WidgetVisitor(Response):
     name: str
 
 
+class WidgetTheme(Response):
+    position: Literal["left", "right"]
+    color_scheme: Literal["auto", "light", "dark"]
+    launcher_text: str | None
+
+
+class WidgetFormField(Response):
+    """A question before the first message; ``options`` are those of a select."""
+
+    name: str
+    label: str
+    type: Literal["text", "email", "phone", "textarea", "select", "checkbox"]
+    required: bool
+    options: list[str]
+
+
+class WidgetOfflineForm(Response):
+    enabled: bool
+    message: str | None
+
+
 class WidgetInbox(Response):
+    """The inbox in the visitor's language. ``opens_at`` is told when it is closed."""
+
     id: int
     name: str
     greeting: str
     color: str
     languages: list[str]
+    theme: WidgetTheme
+    open: bool
+    opens_at: Timestamp | None
+    offline_form: WidgetOfflineForm
+    consent: str | None
+    csat_enabled: bool
+    pre_chat: list[WidgetFormField]
+    form_required: Annotated[
+        bool, Field(description="whether the first message needs an answer to pre_chat")
+    ]
 
 
 class WidgetSession(Response):

@@ -20,6 +20,7 @@ from app.http import (
     canned,
     context,
     inbox,
+    inboxes,
     labels,
     ops,
     problems,
@@ -40,7 +41,7 @@ RESPONSE_TIMEOUT_SECONDS: Final = 40
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_\-]{8,64}")
 _QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
-AUDIENCES: Final = (auth, inbox, canned, labels, search, widget, realtime, ops)
+AUDIENCES: Final = (auth, inbox, inboxes, canned, labels, search, widget, realtime, ops)
 
 App = Sanic[Any, Any]
 

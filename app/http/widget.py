@@ -24,7 +24,7 @@ _SEND_PROBLEMS = ("message_too_long", "client_id_conflict", "service_unavailable
     audience="anyone",
     body=models.WidgetSessionRequest,
     answers={200: models.WidgetSession},
-    problems=("unknown_inbox",),
+    problems=("unknown_inbox", "inbox_archived"),
     limit="sessions",
 )
 async def open_session(call: Call) -> HTTPResponse:
@@ -53,7 +53,9 @@ async def open_session(call: Call) -> HTTPResponse:
             "visitor": {"id": identity.id, "name": name},
             "conversation": conversation,
             "realtime": context.realtime(),
-            "inbox": inboxes.widget_wire(inbox),
+            "inbox": inboxes.widget_wire(
+                inbox, language=body.language, in_conversation=conversation is not None
+            ),
         }
     )
 
