@@ -89,6 +89,7 @@ class Endpoint:
     problems: tuple[str, ...]
     query: type[BaseModel] | None
     body: type[BaseModel] | None
+    body_optional: bool
     form: bool
     headers: Mapping[str, str]
     limit: Traffic | None
@@ -118,6 +119,7 @@ class Endpoints:
         problems: tuple[str, ...] = (),
         query: type[BaseModel] | None = None,
         body: type[BaseModel] | None = None,
+        body_optional: bool = False,
         form: bool = False,
         headers: Mapping[str, str] | None = None,
         limit: Traffic | Literal["none", "by method"] = "by method",
@@ -127,6 +129,7 @@ class Endpoints:
         ``permission`` is what a calling agent's role must hold: every endpoint for staff names one.
         ``limit`` is the kind of traffic that a call counts as: by default ``reads`` for a GET and
         ``writes`` for the rest.
+        ``body_optional``: no body at all stands for an empty JSON object.
         """
         if audience.startswith("staff") != (permission is not None):
             raise TypeError(f"{method} {path}: an endpoint for staff names its permission")
@@ -151,6 +154,7 @@ class Endpoints:
                     problems,
                     query,
                     body,
+                    body_optional,
                     form,
                     headers or {},
                     traffic,
@@ -204,6 +208,8 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
                 permissions.require(session.agent, endpoint.permission)
             if endpoint.method not in _SAFE_METHODS and session.api_key_id is None:
                 _check_csrf(request, context, session)
+            if session.api_key_id is None:
+                context.presence.note(session.agent.id)
         elif visitor is not None:
             request.ctx.user = f"visitor:{visitor.id}"
             _spend(endpoint, context, "caller", request.ctx.user)
@@ -297,6 +303,8 @@ def _body(endpoint: Endpoint, request: Request) -> BaseModel | None:
     if endpoint.form:
         given = {name: values[-1] for name, values in (request.form or {}).items()}
         return endpoint.body.model_validate(given)
+    if endpoint.body_optional and not request.body:
+        return endpoint.body()
     # a page of another site can send a form, but JSON only after a preflight that nobody answers
     content_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":

@@ -103,7 +103,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.body is not None:
         media = "application/x-www-form-urlencoded" if endpoint.form else "application/json"
         schema = {"$ref": _REF.format(model=endpoint.body.__name__)}
-        operation["requestBody"] = {"required": True, "content": {media: {"schema": schema}}}
+        required = not endpoint.body_optional
+        operation["requestBody"] = {"required": required, "content": {media: {"schema": schema}}}
     return operation
 
 

@@ -19,10 +19,12 @@ from app.http import (
     auth,
     canned,
     context,
+    conversations,
     inbox,
     inboxes,
     labels,
     ops,
+    presence,
     problems,
     realtime,
     search,
@@ -41,7 +43,19 @@ RESPONSE_TIMEOUT_SECONDS: Final = 40
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_\-]{8,64}")
 _QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
-AUDIENCES: Final = (auth, inbox, inboxes, canned, labels, search, widget, realtime, ops)
+AUDIENCES: Final = (
+    auth,
+    inbox,
+    inboxes,
+    conversations,
+    presence,
+    canned,
+    labels,
+    search,
+    widget,
+    realtime,
+    ops,
+)
 
 App = Sanic[Any, Any]
 

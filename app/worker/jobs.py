@@ -26,7 +26,7 @@ from app.chat import accounts
 from app.db import outbox, schema
 from app.db.engines import Database, Unavailable
 from app.db.writer import Stored
-from app.worker import heartbeat, mail, search
+from app.worker import conversations, heartbeat, mail, search
 from app.worker.smtp import Post
 
 LOCK_SECONDS: Final = 15.0
@@ -172,6 +172,8 @@ JOBS: Final = (
     Job("mail", 2.0, mail.send_mails),
     Job("mail-purge", 3600.0, mail.purge_mails),
     Job("outbox-relay", 1.0, relay_outbox),
+    Job("auto-assign", 2.0, conversations.assign_waiting),
+    Job("snooze-wake", 5.0, conversations.wake_snoozed),
     Job("session-purge", 300.0, purge_sessions),
     Job("heartbeat", heartbeat.EVERY_SECONDS, heartbeat.beat),
     Job("search-index", search.EVERY_SECONDS, search.index_messages),
