@@ -52,6 +52,8 @@ class Context:
     login_per_address: AttemptLimit
     draining: bool = False
     in_flight: int = 0
+    # files that are being received: each may take some megabytes of memory
+    uploads: int = 0
 
     def realtime(self) -> dict[str, Any]:
         """The options for pusher-js."""

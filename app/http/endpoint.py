@@ -91,6 +91,7 @@ class Endpoint:
     body: type[BaseModel] | None
     body_optional: bool
     form: bool
+    upload: bool
     headers: Mapping[str, str]
     limit: Traffic | None
 
@@ -121,6 +122,7 @@ class Endpoints:
         body: type[BaseModel] | None = None,
         body_optional: bool = False,
         form: bool = False,
+        upload: bool = False,
         headers: Mapping[str, str] | None = None,
         limit: Traffic | Literal["none", "by method"] = "by method",
     ) -> Callable[[Handler], Handler]:
@@ -130,6 +132,8 @@ class Endpoints:
         ``limit`` is the kind of traffic that a call counts as: by default ``reads`` for a GET and
         ``writes`` for the rest.
         ``body_optional``: no body at all stands for an empty JSON object.
+        With ``upload`` the body is a file, which the handler reads with
+        :func:`app.http.uploads.receive`.
         """
         if audience.startswith("staff") != (permission is not None):
             raise TypeError(f"{method} {path}: an endpoint for staff names its permission")
@@ -156,6 +160,7 @@ class Endpoints:
                     body,
                     body_optional,
                     form,
+                    upload,
                     headers or {},
                     traffic,
                 )
@@ -170,7 +175,11 @@ class Endpoints:
         for endpoint in self.all:
             path = endpoint.path.replace("{", "<").replace("}", ":str>")
             blueprint.add_route(
-                _wrapped(endpoint), path, methods=[endpoint.method], name=endpoint.name
+                _wrapped(endpoint),
+                path,
+                methods=[endpoint.method],
+                name=endpoint.name,
+                stream=endpoint.upload,
             )
         return blueprint
 
@@ -238,6 +247,15 @@ def _spend(endpoint: Endpoint, context: Context, scope: Scope, who: str) -> None
             f"Slow down; try again in {seconds} seconds.",
             retry_seconds=seconds,
         )
+
+
+async def agent_if_any(request: Request, context: Context) -> Agent | None:
+    """The calling agent of an endpoint for anyone, when the request carries a valid login."""
+    try:
+        session, _ = await _authenticate("staff", request, context)
+    except problems.Problem:
+        return None
+    return session.agent if session is not None else None
 
 
 async def _authenticate(

@@ -112,7 +112,13 @@ async def history(call: Call, *, stream: int) -> HTTPResponse:
     permission="conversations",
     body=models.NewMessage,
     answers={201: models.Message, 200: models.Message},
-    problems=("not_found", "message_too_long", "client_id_conflict", "service_unavailable"),
+    problems=(
+        "not_found",
+        "message_too_long",
+        "client_id_conflict",
+        "attachment_not_found",
+        "service_unavailable",
+    ),
     limit="sends",
 )
 async def send_message(call: Call) -> HTTPResponse:
@@ -128,8 +134,9 @@ async def send_message(call: Call) -> HTTPResponse:
             sender_id=agent.id,
             sender_name=agent.name,
             sender_avatar_url=agent.avatar_url,
-            kind=body.kind,
+            kind="file" if body.kind == "text" and not body.body else body.kind,
             body=body.body,
+            attachment_ids=tuple(body.attachment_ids),
             inbox_ids=agent.inbox_ids,
         ),
     )

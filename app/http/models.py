@@ -6,9 +6,17 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from app.chat import text
+from app.chat.attachments import PER_MESSAGE as ATTACHMENTS_PER_MESSAGE
 from app.chat.conversations import QUEUE_MAX
 from app.chat.messages import BODY_MAX_CHARACTERS, PAGE_MAX_MESSAGES
 
@@ -359,14 +367,55 @@ class MessageQuery(WidgetMessageQuery):
     stream: StreamName = "public"
 
 
-Body = Annotated[str, Field(min_length=1, max_length=BODY_MAX_CHARACTERS), NoNul]
+Body = Annotated[
+    str,
+    Field(
+        max_length=BODY_MAX_CHARACTERS,
+        description="the text; may be empty or blank only when there are attachments",
+    ),
+    NoNul,
+]
 
 
 class NewWidgetMessage(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"body": {"pattern": text.VISIBLE}}},
+                {"properties": {"attachment_ids": {"minItems": 1}}, "required": ["attachment_ids"]},
+            ]
+        }
+    )
+
     client_id: Annotated[
         UUID, Field(description="made by the sender; a repeat is stored once and answered 200")
     ]
+    # before the body, which is checked with them
+    attachment_ids: Annotated[
+        list[Annotated[int, Field(ge=1, le=2**53)]],
+        Field(
+            max_length=ATTACHMENTS_PER_MESSAGE,
+            json_schema_extra={"uniqueItems": True},
+            description="files that were uploaded to this conversation and not sent yet",
+        ),
+    ] = []
     body: Body
+
+    @field_validator("attachment_ids")
+    @classmethod
+    def _each_once(cls, ids: list[int]) -> list[int]:
+        if len(set(ids)) != len(ids):
+            raise ValueError("should name each file once")
+        return ids
+
+    @field_validator("body")
+    @classmethod
+    def _something_is_said(cls, body: str, info: ValidationInfo) -> str:
+        if text.is_blank(body):
+            if info.data.get("attachment_ids"):
+                return ""
+            raise ValueError("should not be blank")
+        return body
 
 
 class NewMessage(NewWidgetMessage):

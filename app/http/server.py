@@ -16,6 +16,7 @@ from sanic.response import BaseHTTPResponse, HTTPResponse
 from app import clock, log
 from app.config import Settings
 from app.http import (
+    attachments,
     auth,
     canned,
     context,
@@ -29,6 +30,7 @@ from app.http import (
     realtime,
     search,
     static,
+    uploads,
     widget,
 )
 from app.http.endpoint import Endpoint
@@ -49,6 +51,7 @@ AUDIENCES: Final = (
     inboxes,
     conversations,
     presence,
+    attachments,
     canned,
     labels,
     search,
@@ -128,6 +131,7 @@ async def _begin(request: Request) -> None:
 
 async def _failed(request: Request, error: Exception) -> HTTPResponse:
     response = problems.answer(error, getattr(request.ctx, "request_id", ""))
+    await uploads.discard(request)
     if response.status == 405 and "Allow" not in response.headers:
         # RFC 9110 §15.5.6 wants it; Sanic knows it only where one route has the address
         response.headers["Allow"] = ", ".join(_methods(request.app, request.path))
@@ -162,7 +166,8 @@ async def _finish(request: Request, response: BaseHTTPResponse) -> None:
         "request",
         request_id=getattr(ctx, "request_id", ""),
         method=request.method,
-        path=request.path,
+        # the address of an attachment is what opens it
+        path=route if "token" in request.match_info else request.path,
         status=response.status,
         duration_ms=round(seconds * 1000, 2),
         remote_addr=getattr(ctx, "client_address", request.ip),
@@ -171,18 +176,22 @@ async def _finish(request: Request, response: BaseHTTPResponse) -> None:
 
 
 def secure(response: BaseHTTPResponse, path: str, settings: Settings) -> None:
-    """Add the security headers. Only the widget's page may stand in a frame of another site."""
+    """Add the security headers, unless the answer has its own.
+
+    Only the widget's page may stand in a frame of another site.
+    """
     framed = path == "/widget" or path.startswith("/widget/")
     headers = response.headers
     headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "strict-origin-when-cross-origin"
+    headers.setdefault("Referrer-Policy", "strict-origin-when-cross-origin")
     headers["Permissions-Policy"] = "camera=(), microphone=(), geolocation=()"
-    headers["Content-Security-Policy"] = (
+    headers.setdefault(
+        "Content-Security-Policy",
         "default-src 'self'; "
         f"connect-src 'self' {settings.ws_public_url}; "
         "img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
         "object-src 'none'; base-uri 'none'; form-action 'self'; "
-        f"frame-ancestors {'*' if framed else chr(39) + 'none' + chr(39)}"
+        f"frame-ancestors {'*' if framed else chr(39) + 'none' + chr(39)}",
     )
     if not framed:
         headers["X-Frame-Options"] = "DENY"
