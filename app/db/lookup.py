@@ -36,7 +36,8 @@ class GroupLookup:
         self._fetch = fetch
         self._statements: dict[int, HotStatement] = {}
         self._waiting: dict[str, asyncio.Future[Sequence[Any] | None]] = {}
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps weak references only
 
     async def find(self, key: str) -> Sequence[Any] | None:
         """The row of ``key``; None when there is none. Raises what ``fetch`` raises."""
@@ -46,15 +47,16 @@ class GroupLookup:
                 raise Unavailable("too many look-ups are waiting")
             found = asyncio.get_running_loop().create_future()
             self._waiting[key] = found
-            if len(self._under_way) < GROUPS_UNDER_WAY:
+            if self._under_way < GROUPS_UNDER_WAY:
                 self._start()
         # one caller that stops waiting must not cancel the others
         return await asyncio.shield(found)
 
     def _start(self) -> None:
+        self._under_way += 1
         task = asyncio.get_running_loop().create_task(self._work())
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
         while self._waiting:
@@ -71,6 +73,8 @@ class GroupLookup:
             for key, found in group.items():
                 if not found.done():
                     found.set_result(by_key.get(key))
+        # in the same step in which nobody was seen waiting: whoever comes now starts a group
+        self._under_way -= 1
 
     def _question(self, keys: list[str]) -> tuple[HotStatement, dict[str, Any]]:
         """The statement for as many keys, and its parameters.

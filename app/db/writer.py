@@ -32,8 +32,14 @@ from app.db.upsert import add_participants, raise_read_mark
 
 BATCH_ROWS: Final = 500
 QUEUE_ROWS: Final = 5000
-RETRY_SECONDS: Final = 3.0
+RETRY_SECONDS: Final = 1.5
 RETRY_PAUSE_SECONDS: Final = 0.1
+# how long senders wait while nothing is committed, before they are told to try again: all in all,
+# with the time for a login, less than 2 seconds
+STORE_SECONDS: Final = 1.8
+# the same while the primary is known to be away
+AWAY_SECONDS: Final = 0.8
+_SWEEP_SECONDS: Final = 0.1
 
 
 class Rejected(Exception):
@@ -121,6 +127,7 @@ class Statistics:
     rejected: int = 0
     failed: int = 0
     retries: int = 0
+    late: int = 0
     commit_seconds: float = 0.0
 
 
@@ -131,6 +138,8 @@ Outcome = Stored | Exception
 class _Waiting:
     message: NewMessage
     future: asyncio.Future[Stored]
+    since: float  # of the loop's clock
+    late: bool = False  # its sender was told to try again
 
 
 @dataclass(slots=True)
@@ -163,15 +172,21 @@ class Writer:
         engine: Engine,
         *,
         on_stored: Callable[[list[Stored]], None] | None = None,
+        primary_away: Callable[[], bool] = lambda: False,
         queue_rows: int = QUEUE_ROWS,
         batch_rows: int = BATCH_ROWS,
     ) -> None:
         self.statistics = Statistics()
         self._engine = engine
         self._on_stored = on_stored
+        self._primary_away = primary_away
         self._queue_rows = queue_rows
         self._batch_rows = batch_rows
         self._queue: deque[_Waiting] = deque()
+        # everything that was queued and may not be answered yet, in the order of its arrival
+        self._unanswered: deque[_Waiting] = deque()
+        self._sweeping = False
+        self._committed_at = 0.0  # of the loop's clock
         self._wake = threading.Condition()
         self._closing = False
         self._loop = asyncio.get_running_loop()
@@ -188,16 +203,43 @@ class Writer:
     async def store(self, message: NewMessage) -> Stored:
         """Store one message; returns after the primary committed.
 
-        Raises :class:`QueueFull`, :class:`Rejected` or :class:`app.db.engines.Unavailable`.
-        A caller that stops waiting does not undo the message.
+        Raises :class:`QueueFull`, :class:`Rejected` or :class:`app.db.engines.Unavailable`, the
+        latter when nothing was committed for :data:`STORE_SECONDS`: the message may then be
+        stored or not, and is sent again with the same ``client_id``. A caller that stops waiting
+        does not undo the message.
         """
         future: asyncio.Future[Stored] = self._loop.create_future()
+        waiting = _Waiting(message, future, self._loop.time())
         with self._wake:
             if self._closing or len(self._queue) >= self._queue_rows:
                 raise QueueFull
-            self._queue.append(_Waiting(message, future))
+            self._queue.append(waiting)
             self._wake.notify()
+        self._unanswered.append(waiting)
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(_SWEEP_SECONDS, self._sweep)
         return await future
+
+    def _sweep(self) -> None:
+        """Tell those who have waited too long; one timer for all is cheaper than one for each.
+
+        Where commits go on, a long queue is only slow: it is bounded, and nobody is sent away.
+        """
+        patience = AWAY_SECONDS if self._primary_away() else STORE_SECONDS
+        limit = self._loop.time() - patience
+        while self._unanswered:
+            first = self._unanswered[0]
+            if not first.future.done():
+                if max(first.since, self._committed_at) > limit:
+                    break
+                first.late = True
+                self.statistics.late += 1
+                first.future.set_exception(Unavailable("the primary has not committed in time"))
+            self._unanswered.popleft()
+        self._sweeping = bool(self._unanswered)
+        if self._sweeping:
+            self._loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     async def close(self) -> None:
         """Refuse new messages, store those that wait, end the thread."""
@@ -219,11 +261,19 @@ class Writer:
         self._loop.call_soon_threadsafe(self._done.set)
 
     def _take(self) -> list[_Waiting]:
+        """The next batch; empty at the end only."""
+        batch: list[_Waiting] = []
         with self._wake:
-            while not self._queue and not self._closing:
-                self._wake.wait()
-            size = min(len(self._queue), self._batch_rows)
-            return [self._queue.popleft() for _ in range(size)]
+            while not batch:
+                while not self._queue and not self._closing:
+                    self._wake.wait()
+                if not self._queue:
+                    break
+                while self._queue and len(batch) < self._batch_rows:
+                    waiting = self._queue.popleft()
+                    if not waiting.late:
+                        batch.append(waiting)
+        return batch
 
     def _store_surely(self, batch: list[_Waiting]) -> list[Outcome]:
         try:
@@ -288,6 +338,8 @@ class Writer:
     def _answer(
         self, batch: list[_Waiting], outcomes: list[Outcome], events: tuple[Stored, ...]
     ) -> None:
+        if not all(isinstance(outcome, Unavailable) for outcome in outcomes):
+            self._committed_at = self._loop.time()
         told = [*_each_once(outcomes), *events]
         if told and self._on_stored is not None:
             try:

@@ -104,7 +104,11 @@ def make(settings: Settings) -> Context:
         publisher=publisher,
         presence=Presence(redis),
         announcer=announcer,
-        writer=Writer(database.primary, on_stored=announcer.messages_stored),
+        writer=Writer(
+            database.primary,
+            on_stored=announcer.messages_stored,
+            primary_away=lambda: database.primary_away,
+        ),
         visitor_tokens=VisitorTokens(settings.secret_key),
         rates=RateLimits(
             redis,

@@ -52,6 +52,9 @@ class ContextCollector(Collector):
         yield _counter("deskline_messages_repeated", "Repeats answered", writer.repeats)
         yield _counter("deskline_messages_rejected", "Messages refused", writer.rejected)
         yield _counter("deskline_messages_failed", "Messages not stored", writer.failed)
+        yield _counter(
+            "deskline_messages_late", "Messages whose senders were told to try again", writer.late
+        )
         yield _counter("deskline_writer_batches", "Group commits", writer.batches)
         yield _counter("deskline_writer_retries", "Batches tried again", writer.retries)
         yield _counter(

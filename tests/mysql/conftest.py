@@ -69,6 +69,7 @@ def environment(mysql: Servers, redis_url: str, *, replica: bool = True) -> dict
         "DESKLINE_DATABASE_URL": mysql.primary.url("app"),
         "DESKLINE_REDIS_URL": redis_url,
         "DESKLINE_DRAIN_SECONDS": "10",
+        "DESKLINE_RATE_LIMITS": "observe",
     }
     if replica and mysql.replica is not None:
         env["DESKLINE_DATABASE_REPLICA_URL"] = mysql.replica.url("app")

@@ -105,3 +105,22 @@ async def test_a_long_queue_is_asked_in_groups() -> None:
     rows = await asyncio.gather(*(found.find(f"k{number}") for number in range(500)))
     assert [row[1] for row in rows if row is not None] == list(range(500))
     assert max(len(keys) for keys in table.asked) == lookup.GROUP_KEYS
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_nobody_is_forgotten_when_a_group_ends_as_another_asks(
+    monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """The second one asks ``turns`` turns of the loop later, one of which is the group's last."""
+    monkeypatch.setattr(lookup, "GROUPS_UNDER_WAY", 1)
+    found = lookup_in(Table(a=1, b=2))
+
+    async def ask_later() -> Sequence[Any] | None:
+        for _turn in range(turns):
+            await asyncio.sleep(0)
+        return await found.find("b")
+
+    # in both orders: the later task of a turn sees what the earlier one has done
+    for asked in ((found.find("a"), ask_later()), (ask_later(), found.find("a"))):
+        rows = await asyncio.wait_for(asyncio.gather(*asked), 5)
+        assert set(rows) == {("a", 1), ("b", 2)}

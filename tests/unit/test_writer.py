@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -330,6 +331,50 @@ async def test_a_database_that_stays_away_is_told_to_the_sender(
             await made.store(message())
         event.remove(stand.engine, "begin", fail)
         assert (await made.store(message())).seq == 1
+
+
+async def test_senders_are_told_when_nothing_is_committed(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "STORE_SECONDS", 0.3)
+    gate = Gate(stand)
+    async with running(stand) as made:
+        under_way = asyncio.create_task(made.store(once := message()))
+        await asyncio.sleep(0.1)
+        queued = asyncio.create_task(made.store(message()))
+        with pytest.raises(Unavailable, match="not committed in time"):
+            await under_way
+        with pytest.raises(Unavailable, match="not committed in time"):
+            await queued
+        assert made.statistics.late == 2
+        gate.open.set()
+        again = await made.store(once)
+    # the one that was under way is stored, the one that still waited in the queue is not
+    assert (again.created, again.seq) == (False, 1)
+    assert len(stored_rows(stand)) == 1
+
+
+async def test_senders_hear_sooner_while_the_primary_is_known_to_be_away(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "AWAY_SECONDS", 0.2)
+    monkeypatch.setattr(writer, "STORE_SECONDS", 60)
+    gate = Gate(stand)
+    async with running(stand, primary_away=lambda: True) as made:
+        with pytest.raises(Unavailable):
+            await made.store(message())
+        gate.open.set()
+
+
+async def test_a_long_queue_is_not_sent_away_while_commits_go_on(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "STORE_SECONDS", 0.4)
+    event.listen(stand.engine, "begin", lambda _connection: time.sleep(0.1))
+    async with running(stand, batch_rows=1) as made:
+        stored = await asyncio.gather(*(made.store(message()) for _ in range(12)))
+    assert [one.seq for one in stored] == list(range(1, 13))
+    assert made.statistics.late == 0
 
 
 async def test_a_sender_that_stops_waiting_harms_nobody(stand: Stand) -> None:
