@@ -534,6 +534,13 @@ webhook_deliveries = Table(
     UniqueConstraint("webhook_id", "event_id"),
     Index("ix_webhook_deliveries_status_next_attempt_at", "status", "next_attempt_at"),
     Index("ix_webhook_deliveries_created_at", "created_at"),
+    Index("ix_webhook_deliveries_webhook_id_id", "webhook_id", "id"),
+    Index(
+        "ix_webhook_deliveries_webhook_id_status_next_attempt_at",
+        "webhook_id",
+        "status",
+        "next_attempt_at",
+    ),
     **_MYSQL,
 )
 

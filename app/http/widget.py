@@ -14,13 +14,7 @@ from app.http.inbox import READ_HEADERS, history, move_mark
 
 endpoints = Endpoints("widget")
 
-_SEND_PROBLEMS = (
-    "message_too_long",
-    "client_id_conflict",
-    "attachment_not_found",
-    "service_unavailable",
-    "visitor_blocked",
-)
+_SEND_PROBLEMS = ("message_too_long", "client_id_conflict", "service_unavailable")
 
 
 @endpoints.add(
@@ -158,8 +152,7 @@ async def _send(call: Call, conversation_id: int | None) -> Stored:
             stream=schema.PUBLIC,
             sender_type="visitor",
             sender_id=call.who.id,
-            kind="text" if call.body.body else "file",
+            kind="text",
             body=call.body.body,
-            attachment_ids=tuple(call.body.attachment_ids),
         ),
     )

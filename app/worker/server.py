@@ -60,7 +60,14 @@ def attach(app: App, settings: Settings) -> None:
         announcer = Announcer(database, publisher)
         app.ctx.worker_publisher, app.ctx.worker_announcer = publisher, announcer
         post = Post(settings.smtp, settings.mail_from) if settings.smtp else None
-        app.ctx.worker_tools = Tools(database, redis, settings.pusher_app_id, announcer, post)
+        app.ctx.worker_tools = Tools(
+            database,
+            redis,
+            settings.pusher_app_id,
+            announcer,
+            post,
+            webhook_allow_private=settings.webhook_allow_private,
+        )
         app.ctx.worker = Runner(app.ctx.worker_tools)
 
     async def stop(_app: App) -> None:
