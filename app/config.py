@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
+import shlex
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,40 @@ PREFIX: Final = "DESKLINE_"
 PROCESSES: Final = ("web", "gateway", "worker", "migrate", "run")
 SECRET_KEY_MIN_CHARACTERS: Final = 32
 EMBEDDED_REDIS_URL: Final = "embedded://"
+
+# what browsers show without running anything in it, documents, archives, sound and film
+ATTACHMENT_TYPES: Final = (
+    "image/png",
+    "image/jpeg",
+    "image/gif",
+    "image/webp",
+    "image/heic",
+    "image/avif",
+    "text/plain",
+    "application/pdf",
+    "application/rtf",
+    "application/msword",
+    "application/vnd.ms-excel",
+    "application/vnd.ms-powerpoint",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    "application/vnd.oasis.opendocument.text",
+    "application/vnd.oasis.opendocument.spreadsheet",
+    "application/vnd.oasis.opendocument.presentation",
+    "application/zip",
+    "audio/mpeg",
+    "audio/ogg",
+    "audio/mp4",
+    "audio/x-wav",
+    "video/mp4",
+    "video/quicktime",
+    "video/webm",
+)
+# files in which a browser that is led to them runs scripts of their author
+NEVER_ATTACHED: Final = frozenset(
+    {"text/html", "application/xhtml+xml", "image/svg+xml", "text/xml", "application/xml"}
+)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -113,6 +148,11 @@ class Settings:
     rate_limit_sessions: int
     rate_limit_exports: int
     webhook_allow_private: bool
+    attachment_max_bytes: int
+    attachment_types: tuple[str, ...]
+    attachment_scanner: tuple[str, ...]
+    message_edit_seconds: int
+    long_polls: int
 
     @property
     def cookie_secure(self) -> bool:
@@ -288,6 +328,29 @@ def _networks(value: str) -> tuple[Network, ...]:
                 f"as 10.0.0.5,192.168.1.0/24; {item!r} is neither"
             ) from None
     return tuple(networks)
+
+
+def _media_types(value: str) -> tuple[str, ...]:
+    types = tuple(filter(None, (part.strip().lower() for part in value.split(","))))
+    for each in types:
+        if not re.fullmatch(r"[a-z]+/[a-z0-9.+\-]+", each):
+            raise ValueError(
+                "should be a comma-separated list of media types, "
+                f"as image/png,application/pdf; {each!r} is none"
+            )
+        if each in NEVER_ATTACHED:
+            raise ValueError(f"should not hold {each}: browsers run scripts in such files")
+    return types
+
+
+def _command(value: str) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(value))
+    except ValueError as error:
+        raise ValueError(f"should be a program and its options: {error}") from None
+    if not words or not words[0].startswith("/"):
+        raise ValueError("should be a program by its absolute path, and its options")
+    return words
 
 
 def _secret_key(value: str) -> str:
@@ -516,8 +579,46 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "whether webhooks may call loopback, private and link-local addresses",
         _switch,
     ),
+    _setting(
+        "ATTACHMENT_MAX_BYTES",
+        "bytes",
+        "10485760",
+        "the largest file that may be sent; Nginx's limit for uploads has to be a little above it",
+        _integer(1, 32 * 1024 * 1024),
+    ),
+    _setting(
+        "ATTACHMENT_TYPES",
+        "list of media types",
+        ",".join(ATTACHMENT_TYPES),
+        "the files that may be sent, by what they are found to be and not by what they are called",
+        _media_types,
+    ),
+    _setting(
+        "ATTACHMENT_SCANNER",
+        "command",
+        "",
+        "the virus scanner, as /usr/bin/clamdscan --no-summary -: it gets the file on its standard "
+        "input and ends with 0 (clean) or 1 (infected)",
+        _command,
+    ),
+    _setting(
+        "MESSAGE_EDIT_SECONDS",
+        "seconds",
+        "900",
+        "how long after sending the sender may edit or delete a message; 0: never",
+        _integer(0, 366 * 24 * 3600),
+    ),
+    _setting(
+        "LONG_POLLS",
+        "number",
+        "1000",
+        "how many requests of a web process may wait for messages at the same time",
+        _integer(0, 100_000),
+    ),
 )
 
+# what is absent counts as an empty list
+_LISTS: Final = (_networks, _media_types, _command)
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
@@ -544,7 +645,7 @@ def load(process: str, env: Mapping[str, str]) -> Settings:
     for setting in SETTINGS:
         raw = env.get(setting.name, "").strip() or setting.default or ""
         if not raw:
-            values[setting.attribute] = () if setting.parse is _networks else ""
+            values[setting.attribute] = () if setting.parse in _LISTS else ""
             if process in setting.required_by:
                 problems.append(f"{setting.name}: is missing: {setting.meaning}")
             continue

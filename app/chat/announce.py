@@ -124,7 +124,7 @@ def _conversation_events(
 ) -> list[Event]:
     name = "conversation.created" if opened else "conversation.updated"
     made = [events.make(inbox_channel(row.inbox_id), name, staff_form)]
-    widget_form = conversations.widget_wire(row, for_reader=False)
+    widget_form = conversations.widget_wire(row)
     if opened:
         made.append(events.make(visitor_channel(row.visitor_id), name, widget_form))
     if changed:

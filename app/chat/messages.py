@@ -24,6 +24,7 @@ from app.db.writer import NewMessage, QueueFull, Rejected, Stored, Writer
 BODY_MAX_CHARACTERS: Final = 10_000
 PAGE_MAX_MESSAGES: Final = 200
 
+
 _m, _u, _v, _c = schema.messages, schema.users, schema.visitors, schema.conversations
 
 

@@ -85,10 +85,10 @@ class VisitorIdentity:
 class Actor:
     """Who carries out an act, for the audit log and for events in the timeline.
 
-    ``type`` is agent, api_key or system; ``id`` is the account's for the first two.
+    ``id`` is the account's for agent and api_key, the visitor's for visitor, None for system.
     """
 
-    type: Literal["agent", "api_key", "system"]
+    type: Literal["agent", "api_key", "visitor", "system"]
     id: int | None
     name: str
     address: str | None = None

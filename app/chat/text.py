@@ -65,6 +65,19 @@ OneLine: Final = TextRule(
 OneWord: Final = TextRule(_one_word, rf"^[^{_CONTROLS}{_BLANKS}]*$")
 
 
+# a character that a reader sees: neither a blank nor a control nor an invisible one (ECMA-262)
+VISIBLE: Final = (
+    r"[^\u0000-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f"
+    r"\u205f-\u206f\u3000\ufeff]"
+)
+_VISIBLE: Final = re.compile(VISIBLE)
+
+
+def is_blank(text: str) -> bool:
+    """Whether a reader sees nothing: only blanks, control and invisible characters."""
+    return _VISIBLE.search(text) is None
+
+
 def folded(text: str) -> str:
     """``text`` in the form in which names are compared: without case, and é is é however typed."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from app.bus import connection
 from app.bus.events import Event
 from app.bus.limits import TRAFFIC, AttemptLimit, RateLimits
+from app.bus.presence import Presence
 from app.bus.publisher import Publisher
 from app.chat.announce import Announcer
 from app.chat.logins import Logins
@@ -42,6 +43,7 @@ class Context:
     late: LateReads
     redis: Redis
     publisher: Publisher
+    presence: Presence
     announcer: Announcer
     writer: Writer
     visitor_tokens: VisitorTokens
@@ -50,6 +52,8 @@ class Context:
     login_per_address: AttemptLimit
     draining: bool = False
     in_flight: int = 0
+    # files that are being received: each may take some megabytes of memory
+    uploads: int = 0
 
     def realtime(self) -> dict[str, Any]:
         """The options for pusher-js."""
@@ -69,6 +73,7 @@ class Context:
         await self.announcer.close()
         await self.publisher.close()
         await self.rates.close()
+        await self.presence.close()
         await self.redis.aclose()
         await self.watch.close()
         self.reads.close()
@@ -97,6 +102,7 @@ def make(settings: Settings) -> Context:
         late=LateReads(database),
         redis=redis,
         publisher=publisher,
+        presence=Presence(redis),
         announcer=announcer,
         writer=Writer(
             database.primary,

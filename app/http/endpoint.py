@@ -89,7 +89,9 @@ class Endpoint:
     problems: tuple[str, ...]
     query: type[BaseModel] | None
     body: type[BaseModel] | None
+    body_optional: bool
     form: bool
+    upload: bool
     headers: Mapping[str, str]
     limit: Traffic | None
 
@@ -118,7 +120,9 @@ class Endpoints:
         problems: tuple[str, ...] = (),
         query: type[BaseModel] | None = None,
         body: type[BaseModel] | None = None,
+        body_optional: bool = False,
         form: bool = False,
+        upload: bool = False,
         headers: Mapping[str, str] | None = None,
         limit: Traffic | Literal["none", "by method"] = "by method",
     ) -> Callable[[Handler], Handler]:
@@ -127,6 +131,9 @@ class Endpoints:
         ``permission`` is what a calling agent's role must hold: every endpoint for staff names one.
         ``limit`` is the kind of traffic that a call counts as: by default ``reads`` for a GET and
         ``writes`` for the rest.
+        ``body_optional``: no body at all stands for an empty JSON object.
+        With ``upload`` the body is a file, which the handler reads with
+        :func:`app.http.uploads.receive`.
         """
         if audience.startswith("staff") != (permission is not None):
             raise TypeError(f"{method} {path}: an endpoint for staff names its permission")
@@ -151,7 +158,9 @@ class Endpoints:
                     problems,
                     query,
                     body,
+                    body_optional,
                     form,
+                    upload,
                     headers or {},
                     traffic,
                 )
@@ -166,7 +175,11 @@ class Endpoints:
         for endpoint in self.all:
             path = endpoint.path.replace("{", "<").replace("}", ":str>")
             blueprint.add_route(
-                _wrapped(endpoint), path, methods=[endpoint.method], name=endpoint.name
+                _wrapped(endpoint),
+                path,
+                methods=[endpoint.method],
+                name=endpoint.name,
+                stream=endpoint.upload,
             )
         return blueprint
 
@@ -204,6 +217,8 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
                 permissions.require(session.agent, endpoint.permission)
             if endpoint.method not in _SAFE_METHODS and session.api_key_id is None:
                 _check_csrf(request, context, session)
+            if session.api_key_id is None:
+                context.presence.note(session.agent.id)
         elif visitor is not None:
             request.ctx.user = f"visitor:{visitor.id}"
             _spend(endpoint, context, "caller", request.ctx.user)
@@ -232,6 +247,15 @@ def _spend(endpoint: Endpoint, context: Context, scope: Scope, who: str) -> None
             f"Slow down; try again in {seconds} seconds.",
             retry_seconds=seconds,
         )
+
+
+async def agent_if_any(request: Request, context: Context) -> Agent | None:
+    """The calling agent of an endpoint for anyone, when the request carries a valid login."""
+    try:
+        session, _ = await _authenticate("staff", request, context)
+    except problems.Problem:
+        return None
+    return session.agent if session is not None else None
 
 
 async def _authenticate(
@@ -297,6 +321,8 @@ def _body(endpoint: Endpoint, request: Request) -> BaseModel | None:
     if endpoint.form:
         given = {name: values[-1] for name, values in (request.form or {}).items()}
         return endpoint.body.model_validate(given)
+    if endpoint.body_optional and not request.body:
+        return endpoint.body()
     # a page of another site can send a form, but JSON only after a preflight that nobody answers
     content_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":

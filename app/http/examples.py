@@ -65,7 +65,8 @@ def example(  # noqa: PLR0911  a table of cases
     if "enum" in schema:
         return schema["enum"][0]
     branches = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
-    if branches:
+    # an object with branches lists its fields all the same; they only say which go together
+    if branches and schema.get("type") != "object":
         if name in _BY_NAME and _BY_NAME[name] is None and {"type": "null"} in branches:
             return None
         return example(branches[0], components, name)

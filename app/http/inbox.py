@@ -7,6 +7,7 @@ from typing import Final
 from sanic.response import HTTPResponse
 
 from app.chat import conversations, messages
+from app.chat.conversations import Filters
 from app.db import schema
 from app.db.writer import NewMessage
 from app.http import models
@@ -21,7 +22,7 @@ READ_HEADERS: Final = {READ_HEADER: "the database that was read: replica or prim
 @endpoints.add(
     "GET",
     "/api/v1/conversations",
-    "Conversations, newest activity first",
+    "Conversations by view and filters",
     audience="staff",
     permission="conversations",
     query=models.ConversationQuery,
@@ -34,9 +35,17 @@ async def list_conversations(call: Call) -> HTTPResponse:
         conversations.staff_list,
         call.context.database,
         call.agent,
-        view=query.view,
-        status=query.status,
-        inbox_id=query.inbox,
+        Filters(
+            view=query.view,
+            status=query.status,
+            inbox_id=query.inbox,
+            label_id=query.label,
+            assignee_id=query.assignee,
+            team_id=query.team,
+            visitor_id=query.visitor,
+            priority=query.priority,
+        ),
+        sort=query.sort,
         cursor=query.cursor,
         limit=query.limit,
     )
@@ -60,26 +69,6 @@ async def get_conversation(call: Call) -> HTTPResponse:
             conversations.staff_one, context.database, call.agent, call.ids["conversation_id"]
         )
     )
-
-
-@endpoints.add(
-    "POST",
-    "/api/v1/conversations/{conversation_id}/claim",
-    "Take a conversation that nobody has",
-    audience="staff",
-    permission="conversations",
-    answers={200: models.Conversation},
-    problems=("not_found", "conversation_already_claimed"),
-)
-async def claim_conversation(call: Call) -> HTTPResponse:
-    """One winner: the loser's 409 names the holder."""
-    context, conversation_id = call.context, call.ids["conversation_id"]
-    conversation, changed = await context.database.run(
-        conversations.claim, context.database, call.agent, conversation_id
-    )
-    if changed:
-        context.announcer.conversation_changed(conversation_id)
-    return json(conversation)
 
 
 @endpoints.add(
@@ -123,7 +112,13 @@ async def history(call: Call, *, stream: int) -> HTTPResponse:
     permission="conversations",
     body=models.NewMessage,
     answers={201: models.Message, 200: models.Message},
-    problems=("not_found", "message_too_long", "client_id_conflict", "service_unavailable"),
+    problems=(
+        "not_found",
+        "message_too_long",
+        "client_id_conflict",
+        "attachment_not_found",
+        "service_unavailable",
+    ),
     limit="sends",
 )
 async def send_message(call: Call) -> HTTPResponse:
@@ -139,8 +134,9 @@ async def send_message(call: Call) -> HTTPResponse:
             sender_id=agent.id,
             sender_name=agent.name,
             sender_avatar_url=agent.avatar_url,
-            kind=body.kind,
+            kind="file" if body.kind == "text" and not body.body else body.kind,
             body=body.body,
+            attachment_ids=tuple(body.attachment_ids),
             inbox_ids=agent.inbox_ids,
         ),
     )

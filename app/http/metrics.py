@@ -72,6 +72,11 @@ class ContextCollector(Collector):
             "Changes of conversations that were not announced",
             context.announcer.failures,
         )
+        yield _counter(
+            "deskline_presence_failures",
+            "Times that Redis did not take who is present",
+            context.presence.failures,
+        )
         yield GaugeMetricFamily(
             "deskline_events_queue", "Events that wait to be published", context.publisher.queued
         )

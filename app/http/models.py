@@ -6,9 +6,18 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from app.chat import text
+from app.chat.attachments import PER_MESSAGE as ATTACHMENTS_PER_MESSAGE
+from app.chat.conversations import QUEUE_MAX
 from app.chat.messages import BODY_MAX_CHARACTERS, PAGE_MAX_MESSAGES
 
 Timestamp = Annotated[
@@ -25,6 +34,7 @@ OneLine: Final = text.OneLine
 Seq = Annotated[int, Field(ge=0, le=2**31 - 1)]
 StreamName = Literal["public", "staff"]
 Status = Literal["open", "snoozed", "resolved"]
+Priority = Literal["low", "normal", "high", "urgent"]
 SenderType = Literal["visitor", "agent", "system"]
 
 
@@ -67,6 +77,25 @@ class UserRef(Response):
     id: int
     name: str
     avatar_url: str | None
+
+
+class TeamRef(Response):
+    id: int
+    name: str
+
+
+class LabelRef(Response):
+    id: int
+    name: str
+    color: str
+
+
+class Rating(Response):
+    """What the visitor thought of the help, from 1 (bad) to 5 (good)."""
+
+    score: Annotated[int, Field(ge=1, le=5)]
+    comment: str | None
+    at: Timestamp
 
 
 class VisitorRef(Response):
@@ -134,6 +163,19 @@ class Conversation(Response):
     visitor: VisitorRef
     status: Status
     assignee: UserRef | None
+    team: Annotated[
+        TeamRef | None, Field(description="whose members should take it, once it was passed on")
+    ]
+    priority: Priority
+    labels: list[LabelRef]
+    snoozed_until: Timestamp | None
+    waiting_since: Annotated[
+        Timestamp | None,
+        Field(description="since when the visitor waits; null when the staff had the last word"),
+    ]
+    first_response_at: Timestamp | None
+    resolved_at: Timestamp | None
+    csat: Rating | None
     last_seq: StreamSeqs
     read_seq: StreamSeqs
     unread: int
@@ -161,9 +203,20 @@ class VisitorContext(Response):
     last_seen_at: Timestamp
 
 
-class ConversationDetail(Conversation):
-    """A conversation with its visitor's context."""
+class Participant(Response):
+    """An agent who held the conversation, wrote in it or was added."""
 
+    user: UserRef
+    since: Timestamp
+
+
+class ConversationDetail(Conversation):
+    """A conversation with its participants and its visitor's context."""
+
+    participants: list[Participant]
+    form: Annotated[
+        dict[str, Any] | None, Field(description="what the visitor filled into the pre-chat form")
+    ]
     visitor_context: VisitorContext
 
 
@@ -181,9 +234,23 @@ class WidgetConversation(Response):
     last_seq: int
     read_seq: int
     unread: int
+    queue_position: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=QUEUE_MAX + 1,
+            description=(
+                f"1: next; {QUEUE_MAX + 1}: further back than {QUEUE_MAX}; "
+                "null: somebody has it, or no answer is waited for"
+            ),
+        ),
+    ]
+    last_message: Message | None
     staff_read_seq: int
     staff_delivered_seq: int
     created_at: Timestamp
+    resolved_at: Timestamp | None
+    rating: Rating | None
 
 
 class Realtime(Response):
@@ -202,6 +269,15 @@ class FieldProblem(Response):
     message: str
 
 
+class ConversationState(Response):
+    """How a conversation stands, for whoever wanted to change it."""
+
+    id: int
+    status: Status
+    assignee: UserRef | None
+    version: int
+
+
 class ProblemDocument(BaseModel):
     """An error (RFC 9457); ``code`` is stable."""
 
@@ -213,6 +289,9 @@ class ProblemDocument(BaseModel):
     errors: list[FieldProblem] | None = None
     holder: UserRef | None = Field(
         default=None, description="who has the conversation (conversation_already_claimed)"
+    )
+    conversation: ConversationState | None = Field(
+        default=None, description="how the conversation stands (conflict)"
     )
 
 
@@ -247,12 +326,32 @@ class Me(Response):
 # --- conversations and messages -----------------------------------------------------------------
 
 
+Id = Annotated[int, Field(ge=1, le=2**53)]
+
+
 class ConversationQuery(Request):
-    view: Literal["mine", "unassigned", "all"] = "all"
+    view: Annotated[
+        Literal["mine", "unassigned", "team", "all"],
+        Field(description="team: passed on to a team of the caller"),
+    ] = "all"
     status: Status | None = None
-    inbox: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    inbox: Id | None = None
+    label: Id | None = None
+    assignee: Id | None = None
+    team: Id | None = None
+    visitor: Id | None = None
+    priority: Priority | None = None
+    sort: Annotated[
+        Literal["updated", "waiting"],
+        Field(
+            description=(
+                "updated: the newest activity first; "
+                "waiting: only those whose visitor waits, the longest first"
+            )
+        ),
+    ] = "updated"
     cursor: Annotated[str, Field(max_length=200)] | None = None
-    limit: Annotated[int, Field(ge=1, le=100)] = 50
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
 class WidgetMessageQuery(Request):
@@ -268,14 +367,55 @@ class MessageQuery(WidgetMessageQuery):
     stream: StreamName = "public"
 
 
-Body = Annotated[str, Field(min_length=1, max_length=BODY_MAX_CHARACTERS), NoNul]
+Body = Annotated[
+    str,
+    Field(
+        max_length=BODY_MAX_CHARACTERS,
+        description="the text; may be empty or blank only when there are attachments",
+    ),
+    NoNul,
+]
 
 
 class NewWidgetMessage(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"body": {"pattern": text.VISIBLE}}},
+                {"properties": {"attachment_ids": {"minItems": 1}}, "required": ["attachment_ids"]},
+            ]
+        }
+    )
+
     client_id: Annotated[
         UUID, Field(description="made by the sender; a repeat is stored once and answered 200")
     ]
+    # before the body, which is checked with them
+    attachment_ids: Annotated[
+        list[Annotated[int, Field(ge=1, le=2**53)]],
+        Field(
+            max_length=ATTACHMENTS_PER_MESSAGE,
+            json_schema_extra={"uniqueItems": True},
+            description="files that were uploaded to this conversation and not sent yet",
+        ),
+    ] = []
     body: Body
+
+    @field_validator("attachment_ids")
+    @classmethod
+    def _each_once(cls, ids: list[int]) -> list[int]:
+        if len(set(ids)) != len(ids):
+            raise ValueError("should name each file once")
+        return ids
+
+    @field_validator("body")
+    @classmethod
+    def _something_is_said(cls, body: str, info: ValidationInfo) -> str:
+        if text.is_blank(body):
+            if info.data.get("attachment_ids"):
+                return ""
+            raise ValueError("should not be blank")
+        return body
 
 
 class NewMessage(NewWidgetMessage):

@@ -103,7 +103,15 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.body is not None:
         media = "application/x-www-form-urlencoded" if endpoint.form else "application/json"
         schema = {"$ref": _REF.format(model=endpoint.body.__name__)}
-        operation["requestBody"] = {"required": True, "content": {media: {"schema": schema}}}
+        required = not endpoint.body_optional
+        operation["requestBody"] = {"required": required, "content": {media: {"schema": schema}}}
+    if endpoint.upload:
+        # any Content-Type is taken, for none is believed
+        file = {"schema": {"type": "string", "format": "binary"}}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/octet-stream": file, "*/*": file},
+        }
     return operation
 
 
@@ -190,6 +198,8 @@ def _problem_codes(endpoint: Endpoint) -> dict[int, list[str]]:
         codes.append("csrf_failed")
     if endpoint.limit is not None:
         codes.append("rate_limited")
+    if endpoint.upload:
+        codes.append("payload_too_large")
     if endpoint.body is not None or endpoint.query is not None:
         codes.append("invalid_request")
     if endpoint.body is not None:

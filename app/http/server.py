@@ -16,17 +16,21 @@ from sanic.response import BaseHTTPResponse, HTTPResponse
 from app import clock, log
 from app.config import Settings
 from app.http import (
+    attachments,
     auth,
     canned,
     context,
+    conversations,
     inbox,
     inboxes,
     labels,
     ops,
+    presence,
     problems,
     realtime,
     search,
     static,
+    uploads,
     webhooks,
     widget,
 )
@@ -42,7 +46,21 @@ RESPONSE_TIMEOUT_SECONDS: Final = 40
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_\-]{8,64}")
 _QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
-AUDIENCES: Final = (auth, inbox, inboxes, canned, labels, search, webhooks, widget, realtime, ops)
+AUDIENCES: Final = (
+    auth,
+    inbox,
+    inboxes,
+    conversations,
+    presence,
+    attachments,
+    canned,
+    labels,
+    search,
+    webhooks,
+    widget,
+    realtime,
+    ops,
+)
 
 App = Sanic[Any, Any]
 
@@ -115,6 +133,7 @@ async def _begin(request: Request) -> None:
 
 async def _failed(request: Request, error: Exception) -> HTTPResponse:
     response = problems.answer(error, getattr(request.ctx, "request_id", ""))
+    await uploads.discard(request)
     if response.status == 405 and "Allow" not in response.headers:
         # RFC 9110 §15.5.6 wants it; Sanic knows it only where one route has the address
         response.headers["Allow"] = ", ".join(_methods(request.app, request.path))
@@ -149,7 +168,8 @@ async def _finish(request: Request, response: BaseHTTPResponse) -> None:
         "request",
         request_id=getattr(ctx, "request_id", ""),
         method=request.method,
-        path=request.path,
+        # the address of an attachment is what opens it
+        path=route if "token" in request.match_info else request.path,
         status=response.status,
         duration_ms=round(seconds * 1000, 2),
         remote_addr=getattr(ctx, "client_address", request.ip),
@@ -158,18 +178,22 @@ async def _finish(request: Request, response: BaseHTTPResponse) -> None:
 
 
 def secure(response: BaseHTTPResponse, path: str, settings: Settings) -> None:
-    """Add the security headers. Only the widget's page may stand in a frame of another site."""
+    """Add the security headers, unless the answer has its own.
+
+    Only the widget's page may stand in a frame of another site.
+    """
     framed = path == "/widget" or path.startswith("/widget/")
     headers = response.headers
     headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "strict-origin-when-cross-origin"
+    headers.setdefault("Referrer-Policy", "strict-origin-when-cross-origin")
     headers["Permissions-Policy"] = "camera=(), microphone=(), geolocation=()"
-    headers["Content-Security-Policy"] = (
+    headers.setdefault(
+        "Content-Security-Policy",
         "default-src 'self'; "
         f"connect-src 'self' {settings.ws_public_url}; "
         "img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
         "object-src 'none'; base-uri 'none'; form-action 'self'; "
-        f"frame-ancestors {'*' if framed else chr(39) + 'none' + chr(39)}"
+        f"frame-ancestors {'*' if framed else chr(39) + 'none' + chr(39)}",
     )
     if not framed:
         headers["X-Frame-Options"] = "DENY"

@@ -14,7 +14,13 @@ from app.http.inbox import READ_HEADERS, history, move_mark
 
 endpoints = Endpoints("widget")
 
-_SEND_PROBLEMS = ("message_too_long", "client_id_conflict", "service_unavailable")
+_SEND_PROBLEMS = (
+    "message_too_long",
+    "client_id_conflict",
+    "attachment_not_found",
+    "service_unavailable",
+    "visitor_blocked",
+)
 
 
 @endpoints.add(
@@ -152,7 +158,8 @@ async def _send(call: Call, conversation_id: int | None) -> Stored:
             stream=schema.PUBLIC,
             sender_type="visitor",
             sender_id=call.who.id,
-            kind="text",
+            kind="text" if call.body.body else "file",
             body=call.body.body,
+            attachment_ids=tuple(call.body.attachment_ids),
         ),
     )

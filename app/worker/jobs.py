@@ -22,11 +22,11 @@ from app import clock, log
 from app.bus import publisher
 from app.bus.events import Event
 from app.bus.locks import FencedLock, Held
-from app.chat import accounts
+from app.chat import accounts, attachments
 from app.db import outbox, schema
 from app.db.engines import Database, Unavailable
 from app.db.writer import Stored
-from app.worker import heartbeat, mail, search, webhooks
+from app.worker import conversations, heartbeat, mail, search, webhooks
 from app.worker.smtp import Post
 
 LOCK_SECONDS: Final = 15.0
@@ -35,6 +35,7 @@ RELAY_ROWS: Final = 500
 # nobody anything new
 EVENT_LIFETIME: Final = timedelta(minutes=10)
 PURGE_ROWS: Final = 1000
+PURGE_FILES: Final = 20
 JITTER: Final = 0.2
 
 _fences = schema.job_fences
@@ -170,15 +171,34 @@ async def purge_sessions(run: Run) -> int:
     return purged
 
 
+async def purge_unsent_attachments(run: Run) -> int:
+    """Delete files that no message carried in time; few per transaction, for they are large."""
+    database = run.tools.database
+
+    def purge() -> int:
+        with database.write() as connection:
+            run.check_fence(connection)
+            return attachments.purge_unsent(connection, PURGE_FILES)
+
+    purged = 0
+    while count := await database.run(purge):
+        purged += count
+        await run.go_on()
+    return purged
+
+
 JOBS: Final = (
     Job("mail", 2.0, mail.send_mails),
     Job("mail-purge", 3600.0, mail.purge_mails),
     Job("outbox-relay", 1.0, relay_outbox),
+    Job("auto-assign", 2.0, conversations.assign_waiting),
+    Job("snooze-wake", 5.0, conversations.wake_snoozed),
     Job("session-purge", 300.0, purge_sessions),
     Job("webhook-events", webhooks.EXPAND_EVERY_SECONDS, webhooks.expand),
     Job("webhook-deliveries", webhooks.DELIVER_EVERY_SECONDS, webhooks.deliver),
     Job("heartbeat", heartbeat.EVERY_SECONDS, heartbeat.beat),
     Job("search-index", search.EVERY_SECONDS, search.index_messages),
+    Job("attachment-purge", 300.0, purge_unsent_attachments),
 )
 
 

@@ -40,10 +40,26 @@ class Agent:
         return self.http.delete(f"/api/v1{path}", headers=self.csrf)
 
     def send(
-        self, conversation_id: int, body: str, *, kind: str = "text", client_id: str | None = None
+        self,
+        conversation_id: int,
+        body: str,
+        *,
+        kind: str = "text",
+        client_id: str | None = None,
+        **more: Any,
     ) -> httpx.Response:
-        message = {"client_id": client_id or str(uuid.uuid4()), "body": body, "kind": kind}
+        message = {"client_id": client_id or str(uuid.uuid4()), "body": body, "kind": kind, **more}
         return self.post(f"/conversations/{conversation_id}/messages", message)
+
+    def upload(
+        self, conversation_id: int, name: str, content: Any, **headers: str
+    ) -> httpx.Response:
+        return self.http.post(
+            f"/api/v1/conversations/{conversation_id}/attachments",
+            params={"name": name},
+            content=content,
+            headers={**self.csrf, **headers},
+        )
 
     def messages(self, conversation_id: int, **params: Any) -> dict[str, Any]:
         answer = self.get(f"/conversations/{conversation_id}/messages", **params)
@@ -84,9 +100,21 @@ class Visitor:
         message = {"client_id": client_id or str(uuid.uuid4()), "body": body}
         return self.post("/conversations", message)
 
-    def send(self, conversation_id: int, body: str, client_id: str | None = None) -> httpx.Response:
-        message = {"client_id": client_id or str(uuid.uuid4()), "body": body}
+    def send(
+        self, conversation_id: int, body: str, client_id: str | None = None, **more: Any
+    ) -> httpx.Response:
+        message = {"client_id": client_id or str(uuid.uuid4()), "body": body, **more}
         return self.post(f"/conversations/{conversation_id}/messages", message)
+
+    def upload(
+        self, conversation_id: int, name: str, content: Any, **headers: str
+    ) -> httpx.Response:
+        return self.http.post(
+            f"/api/v1/widget/conversations/{conversation_id}/attachments",
+            params={"name": name},
+            content=content,
+            headers=headers,
+        )
 
     def conversation(self, body: str = "hello") -> int:
         """Start a conversation; gives its id."""

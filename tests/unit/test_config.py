@@ -87,6 +87,11 @@ def test_a_process_may_lack_what_it_does_not_need() -> None:
         ("SMTP_URL", "smtps://u:hunter2@mail?starttls=none", "smtp://USER"),
         ("MAIL_FROM", "support", "support@example.com"),
         ("MAIL_FROM", "Shop\n<a@example.com>", "support@example.com"),
+        ("ATTACHMENT_MAX_BYTES", "10M", "whole number"),
+        ("ATTACHMENT_TYPES", "image/png,pictures", "'pictures'"),
+        ("ATTACHMENT_TYPES", "image/svg+xml", "run scripts"),
+        ("ATTACHMENT_SCANNER", "clamdscan -", "absolute path"),
+        ("ATTACHMENT_SCANNER", "/usr/bin/scan 'x", "program"),
     ],
 )
 def test_a_wrong_value_is_named_and_says_what_it_should_be(
