@@ -16,7 +16,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, delete, exists, insert, or_, select, update
 
 from app import clock
-from app.chat import conversations, permissions, timeline, webhook_events
+from app.chat import conversations, inboxes, permissions, timeline, webhook_events
 from app.chat.conversations import PARTICIPANTS_MAX, PRIORITIES, Priority
 from app.chat.errors import AlreadyClaimed, NotFound, Refused
 from app.chat.permissions import SYSTEM, Actor, Agent, VisitorIdentity
@@ -31,6 +31,7 @@ RATING_CHANGEABLE: Final = timedelta(hours=24)
 _c, _u, _t, _m = schema.conversations, schema.users, schema.teams, schema.messages
 _im, _tm, _p = schema.inbox_members, schema.team_members, schema.participants
 _l, _cl, _v = schema.labels, schema.conversation_labels, schema.visitors
+_i = schema.inboxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -554,6 +555,9 @@ def rate(
         actor = _visitor(connection, who)
         if row.status != "resolved":
             raise _conflict(connection, row, "It can be rated once it is resolved.")
+        inbox = connection.execute(select(_i.c.settings).where(_i.c.id == row.inbox_id)).one()
+        if not inboxes.settings_of(inbox).csat_enabled:
+            raise _conflict(connection, row, "The support team does not ask for ratings here.")
         first = row.csat_at is None or (
             row.resolved_at is not None and row.csat_at < row.resolved_at
         )

@@ -205,3 +205,36 @@ async def test_a_new_conversation_is_announced(
     assert (await other_tab.receive("conversation.created"))["id"] == conversation_id
     for socket in (staff, other_tab):
         await socket.connection.close()
+
+
+async def test_a_change_of_state_is_told_to_both_sides(
+    deskline: Deskline, agent: Agent, visitor: Visitor, key: str
+) -> None:
+    conversation_id = visitor.conversation("hello")
+    public, notes = (
+        f"private-conversation.{conversation_id}",
+        f"private-staff.{conversation_id}",
+    )
+    staff, widget = await open_socket(deskline, key), await open_socket(deskline, key)
+    await staff.subscribe(notes, agent_auth(agent, notes, staff.socket_id))
+    await widget.subscribe(public, visitor_auth(visitor, public, widget.socket_id))
+    path = f"/conversations/{conversation_id}"
+    await asyncio.to_thread(agent.post, f"{path}/resolve")
+    event = await staff.receive("message.created")
+    assert (event["kind"], event["event"]["type"]) == ("event", "resolved")
+    assert event["event"]["by"]["name"] == agent.user["name"]
+    assert (await widget.receive("conversation.updated"))["status"] == "resolved"
+
+    await asyncio.to_thread(visitor.send, conversation_id, "one more thing")
+    assert (await staff.receive("message.created"))["event"]["type"] == "reopened"
+
+    # what only concerns the staff does not reach the visitor: its next event is the message
+    await asyncio.to_thread(agent.patch, path, {"priority": "urgent"})
+    assert (await staff.receive("message.created"))["event"]["type"] == "priority_changed"
+    sent = await asyncio.to_thread(agent.send, conversation_id, "here")
+    message = await widget.receive("message.created")
+    while message["seq"] < sent.json()["seq"]:
+        message = await widget.receive("message.created")
+    assert message == sent.json()
+    for socket in (staff, widget):
+        await socket.connection.close()
