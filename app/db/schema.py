@@ -319,6 +319,15 @@ conversations = Table(
     Index("ix_conversations_assignee_id_updated_at", "assignee_id", "updated_at"),
     Index("ix_conversations_inbox_id_updated_at", "inbox_id", "updated_at"),
     Index("ix_conversations_visitor_id", "visitor_id"),
+    Index("ix_conversations_team_id_updated_at", "team_id", "updated_at"),
+    # who waits in an inbox for somebody to take the conversation, in the order of their turn
+    Index(
+        "ix_conversations_inbox_id_status_assignee_id_waiting_since",
+        "inbox_id",
+        "status",
+        "assignee_id",
+        "waiting_since",
+    ),
     **_MYSQL,
 )
 
