@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from bench import faults
 from bench.faults import Fault, Marks
-from tests.conftest import ROOT, free_port, web_root
+from tests.ledger import local_servers
+from tests.ledger.local_servers import LocalServers
 from tests.ledger.test_broken_servers import run_ledger
-
-START_SECONDS = 30.0
 
 
 class Switch:
@@ -106,102 +100,11 @@ def test_waiting_for_the_talk_ends_when_the_ledger_does(tmp_path: Path) -> None:
     assert began == pytest.approx(time.time(), abs=1)
 
 
-class LocalServers:
-    """Web, gateway, worker and Redis as processes of this computer, with one SQLite file."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        ports = {name: free_port() for name in ("web", "gateway", "control", "worker", "redis")}
-        self.url = f"http://127.0.0.1:{ports['web']}"
-        self._ports = ports
-        self.database_url = f"sqlite:///{folder}/deskline.db"
-        self._env = {
-            **{name: value for name, value in os.environ.items() if name[:9] != "DESKLINE_"},
-            "DESKLINE_ENV": "demo",
-            "DESKLINE_DATABASE_URL": self.database_url,
-            "DESKLINE_REDIS_URL": f"redis://127.0.0.1:{ports['redis']}/0",
-            "DESKLINE_SECRET_KEY": "a-secret-key-for-tests-only-that-is-long-enough",
-            "DESKLINE_PUSHER_APP_ID": "faults",
-            "DESKLINE_PUSHER_KEY": "faults-key",
-            "DESKLINE_PUSHER_SECRET": "a-secret-for-tests-only",
-            "DESKLINE_PUBLIC_URL": self.url,
-            "DESKLINE_WS_PUBLIC_URL": f"ws://127.0.0.1:{ports['gateway']}",
-            "DESKLINE_WEB_PORT": str(ports["web"]),
-            "DESKLINE_GATEWAY_PORT": str(ports["gateway"]),
-            "DESKLINE_GATEWAY_CONTROL_PORT": str(ports["control"]),
-            "DESKLINE_WORKER_PORT": str(ports["worker"]),
-            "DESKLINE_WEB_ROOT": str(web_root(folder / "web")),
-        }
-
-    def command(self, *words: str) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "app", *words], cwd=ROOT, env=self._env, timeout=60, check=True
-        )
-
-    def start(self, name: str) -> None:
-        """Start one, unless it runs."""
-        running = self._processes.get(name)
-        if running is not None and running.poll() is None:
-            return
-        words = [sys.executable, "-m", "app", name]
-        if name == "redis":
-            words = ["redis-server", "--port", str(self._ports["redis"]), "--bind", "127.0.0.1"]
-            words += ["--save", "", "--dir", str(self._folder)]
-        with (self._folder / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                words, cwd=ROOT, env=self._env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-
-    def kill(self, name: str) -> None:
-        self._processes[name].send_signal(signal.SIGKILL)
-        self._processes[name].wait(10)
-
-    def ready(self, name: str) -> bool:
-        port = self._ports["control" if name == "gateway" else name]
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2).status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    def all_ready(self) -> bool:
-        return all(self.ready(name) for name in ("web", "gateway", "worker"))
-
-    def stop(self) -> None:
-        for process in self._processes.values():
-            process.kill()
-            process.wait(10)
-
-    def killed(self, *names: str, outage_seconds: float) -> Fault:
-        def kill() -> None:
-            for name in names:
-                self.kill(name)
-
-        def start() -> None:
-            for name in names:
-                self.start(name)
-
-        words = f"{' and '.join(names)} killed with -9"
-        return Fault(words, kill, start, self.all_ready, outage_seconds)
-
-
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[LocalServers]:
     if shutil.which("redis-server") is None:
         pytest.skip("no redis-server here (Debian, Ubuntu: apt-get install redis-server)")
-    made = LocalServers(tmp_path)
-    try:
-        made.command("migrate")
-        made.command("demo")
-        for name in ("redis", "web", "gateway", "worker"):
-            made.start(name)
-        deadline = time.monotonic() + START_SECONDS
-        while not made.all_ready():
-            assert time.monotonic() < deadline, f"not ready; see the logs in {tmp_path}"
-            time.sleep(0.1)
-        yield made
-    finally:
-        made.stop()
+    yield from local_servers.made(tmp_path)
 
 
 async def test_nothing_is_lost_while_processes_are_really_killed(
@@ -211,7 +114,7 @@ async def test_nothing_is_lost_while_processes_are_really_killed(
     seconds = 25.0
     path = tmp_path / "marks.jsonl"
     plan = [
-        servers.killed("web", "gateway", outage_seconds=0.5),
+        servers.killed("web1", "gateway", outage_seconds=0.5),
         servers.killed("redis", outage_seconds=1.0),
     ]
     marks = Marks(path)
