@@ -37,6 +37,8 @@ PONG_SECONDS: Final = 6.0
 SWEEP_SECONDS: Final = 2.0
 HOLE_TRIES: Final = 6
 SUBSCRIBE_PATIENCE_SECONDS: Final = 3.0
+# A browser has six connections to a server; what it fetches again and again waits for one of them.
+FETCHES_AT_ONCE: Final = 4
 # Answers that say: the same request may succeed a little later (RFC 9110 §15, RFC 6585 §4).
 TRY_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 USER_AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64) DesklineLedger/1"
@@ -260,6 +262,7 @@ class Person:
         self._subscribed: set[str] = set()
         self._socket: Socket | None = None
         self._socket_id = ""
+        self._fetching = asyncio.Semaphore(FETCHES_AT_ONCE)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._poll_at = 0.0
 
@@ -305,6 +308,13 @@ class Person:
     def busy(self) -> bool:
         """Whether something is being fetched."""
         return any(reader.busy for reader in self.readers.values())
+
+    async def fetch(
+        self, method: str, path: str, *, form: Mapping[str, str] | None = None
+    ) -> Answer:
+        """As :meth:`World.ask`, but only a few at once: the others wait."""
+        async with self._fetching:
+            return await self.world.ask(method, path, self.headers, form=form)
 
     def watch_channel(self, channel: str, conversation_id: int, stream: str) -> Reader:
         """Show a stream of a conversation, live from its channel."""
@@ -389,10 +399,9 @@ class Person:
     async def _authorize(self, channel: str, socket_id: str) -> None:
         while socket_id == self._socket_id:
             try:
-                answer = await self.world.ask(
+                answer = await self.fetch(
                     "POST",
                     "/broadcasting/auth",
-                    self.headers,
                     form={"socket_id": socket_id, "channel_name": channel},
                 )
                 signed = answer.json()["auth"]
@@ -575,10 +584,8 @@ class Visitor(Person):
 
     async def history(self, conversation_id: int, stream: str, query: dict[str, int]) -> Page:
         """A page of the own conversation."""
-        answer = await self.world.ask(
-            "GET",
-            f"/api/v1/widget/conversations/{conversation_id}/messages?{urlencode(query)}",
-            self.headers,
+        answer = await self.fetch(
+            "GET", f"/api/v1/widget/conversations/{conversation_id}/messages?{urlencode(query)}"
         )
         return _page(answer)
 
@@ -637,10 +644,9 @@ class Agent(Person):
 
     async def history(self, conversation_id: int, stream: str, query: dict[str, int]) -> Page:
         """A page of one stream."""
-        answer = await self.world.ask(
+        answer = await self.fetch(
             "GET",
             f"/api/v1/conversations/{conversation_id}/messages?"
             f"{urlencode({'stream': stream, **query})}",
-            self.headers,
         )
         return _page(answer)

@@ -27,7 +27,7 @@ MAX_SECONDS: Final = 4 * 3600.0
 # The gateway takes 200 channels a socket; an agent has two for each conversation and the inbox's.
 MAX_CONVERSATIONS_PER_AGENT: Final = 95
 WATCHERS: Final = 2
-COME_IN_SECONDS: Final = 180.0
+COME_IN_SECONDS: Final = 300.0
 LATE_SHARE: Final = 0.1
 VISITOR_SHARE: Final = 0.5
 NOTE_SHARE: Final = 0.1
@@ -35,6 +35,7 @@ GRACE_SECONDS: Final = 60.0
 TRUTH_SECONDS: Final = 120.0
 PICKS: Final = 8
 LOGINS_AT_ONCE: Final = 4
+ARRIVALS_AT_ONCE: Final = 12
 
 # Text that has to survive the way: several scripts, combining characters, 4-byte code points.
 PHRASES: Final = (
@@ -157,6 +158,7 @@ class Run:
         self._talking: set[asyncio.Task[None]] = set()
         self._coming: set[asyncio.Task[None]] = set()
         self._said = 0
+        self._arrivals = asyncio.Semaphore(ARRIVALS_AT_ONCE)
         self._world: World | None = None
         self._cpu_mark = (time.monotonic(), 0.0)
         self._told = 0
@@ -300,9 +302,11 @@ class Run:
             self.notes.append(f"visitor-{number + 1} could not come in: {error}")
 
     async def _visitor(self, world: World, number: int) -> None:
-        made = Visitor(world, f"visitor-{number + 1}")
-        async with world.door:
-            await made.open(self._options.inbox_key)
+        async with self._arrivals:
+            await self._arrive(Visitor(world, f"visitor-{number + 1}"), number)
+
+    async def _arrive(self, made: Visitor, number: int) -> None:
+        await made.open(self._options.inbox_key)
         made.go_online()
         self._visitors.append(made)
         if not await made.begin(self._text()):

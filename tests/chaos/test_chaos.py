@@ -30,7 +30,7 @@ VISITORS = os.environ.get("DESKLINE_CHAOS_VISITORS", "100")
 AGENTS = os.environ.get("DESKLINE_CHAOS_AGENTS", "10")
 RATE = os.environ.get("DESKLINE_CHAOS_RATE", "40")
 FOLDER = ROOT / "dist" / "chaos"
-COME_IN_SECONDS = 200.0
+COME_IN_SECONDS = 330.0
 # Coming in, the last retries, settling, reading everything back.
 AROUND_SECONDS = 700.0
 REPLICA_SECONDS = 150.0
