@@ -123,7 +123,9 @@ class Pool:
                 try:
                     await connection.connect()
                 except errors.Error:
-                    if self._arguments.get("ssl") is not True or _offers_tls(connection):
+                    if self._arguments["ssl"] is not engines.preferred_tls() or _offers_tls(
+                        connection
+                    ):
                         raise
                     # as the other driver does: TLS when the server has it
                     connection = _new({**self._arguments, "ssl": None})
@@ -179,7 +181,7 @@ def _arguments(url: str, dialect: Dialect) -> dict[str, Any]:
         "password": str(given.get("password") or "").encode(),
         "database": given.get("database"),
         "charset": "utf8mb4",
-        "ssl": None if disabled else (given.get("ssl") or True),
+        "ssl": None if disabled else (given.get("ssl") or engines.preferred_tls()),
         "autocommit": True,
         "init_command": engines.SESSION_SETTINGS,
         "connect_timeout": engines.CONNECT_TIMEOUT_SECONDS,
