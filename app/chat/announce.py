@@ -55,6 +55,20 @@ class Announcer:
             (self._opened if item.opened else self._touched).add(item.conversation_id)
         self._wake.set()
 
+    def message_updated(self, message: dict[str, Any]) -> None:
+        """Announce that a message was edited or deleted: it is given as it stands now."""
+        conversation_id = message["conversation_id"]
+        self._publisher.publish(
+            events.make(
+                _message_channel(conversation_id, schema.STREAMS[message["stream"]]),
+                "message.updated",
+                message,
+            )
+        )
+        # the lists show the last message
+        self._touched.add(conversation_id)
+        self._wake.set()
+
     def conversation_changed(self, conversation_id: int) -> None:
         """Announce a change that the visitor may see too, as a new assignee."""
         self._changed.add(conversation_id)
@@ -111,12 +125,13 @@ class Announcer:
 
 
 def _message_created(item: Stored) -> Event:
-    channel = (
-        staff_channel(item.conversation_id)
-        if item.stream == schema.STAFF
-        else conversation_channel(item.conversation_id)
-    )
+    channel = _message_channel(item.conversation_id, item.stream)
     return events.make(channel, "message.created", messages.stored_wire(item))
+
+
+def _message_channel(conversation_id: int, stream: int) -> str:
+    make = staff_channel if stream == schema.STAFF else conversation_channel
+    return make(conversation_id)
 
 
 def _conversation_events(

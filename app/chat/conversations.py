@@ -324,6 +324,16 @@ def staff_now(connection: Connection, agent: Agent, conversation_id: int) -> dic
     return staff_wire(row, labels, for_reader=True)
 
 
+def rows_of(connection: Connection, ids: Collection[int], me: int) -> list[Any]:
+    """The rows that :func:`staff_wire` and :func:`widget_wire` take, in no order.
+
+    ``me`` is the reading agent, 0 for a visitor.
+    """
+    if not ids:
+        return []
+    return list(connection.execute(_STAFF_MANY, {"ids": sorted(ids), "me": me}))
+
+
 def for_events(database: Database, ids: Collection[int]) -> list[tuple[dict[str, Any], Any]]:
     """The staff's form without a reader's own fields, and the row, of each conversation."""
     with database.read() as connection:
@@ -332,9 +342,7 @@ def for_events(database: Database, ids: Collection[int]) -> list[tuple[dict[str,
 
 def for_events_in(connection: Connection, ids: Collection[int]) -> list[tuple[dict[str, Any], Any]]:
     """As :func:`for_events`, in a transaction that is open already."""
-    if not ids:
-        return []
-    rows = connection.execute(_STAFF_MANY, {"ids": sorted(ids), "me": 0}).all()
+    rows = rows_of(connection, ids, 0)
     labels = labels_of(connection, ids)
     return [(staff_wire(row, labels.get(row.id, []), for_reader=False), row) for row in rows]
 
@@ -362,6 +370,7 @@ def staff_wire(row: Any, labels: list[dict[str, Any]], *, for_reader: bool) -> d
         "resolved_at": _time(row.resolved_at),
         "csat": _rating(row),
         "last_seq": {"public": row.last_seq_public, "staff": row.last_seq_staff},
+        "last_edit": {"public": row.last_edit_public, "staff": row.last_edit_staff},
         **mine,
         "visitor_read_seq": row.visitor_read_seq,
         "visitor_delivered_seq": row.visitor_delivered_seq,
@@ -393,6 +402,7 @@ def widget_wire(row: Any, queue: list[int] | None = None) -> dict[str, Any]:
         "status": row.status,
         "assignee": _assignee(row),
         "last_seq": row.last_seq_public,
+        "last_edit": row.last_edit_public,
         **mine,
         "staff_read_seq": row.staff_read_seq,
         "staff_delivered_seq": row.staff_delivered_seq,

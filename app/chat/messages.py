@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Select, and_, bindparam, select
+from sqlalchemy import Connection, Select, and_, bindparam, select, tuple_
 
 from app import clock
 from app.chat import permissions
@@ -81,6 +81,8 @@ def stored_wire(stored: Stored) -> dict[str, Any]:
         kind=stored.kind,
         body=stored.body,
         created_at=stored.created_at,
+        edited_at=stored.edited_at,
+        deleted_at=stored.deleted_at,
         attachments=stored.attachments,
         event=stored.event,
     )
@@ -118,32 +120,35 @@ async def send(writer: Writer, message: NewMessage) -> Stored:
                 raise MessageRefused from None
 
 
+# what the Message of the API is made of, in the order of _row_wire
+_COLUMNS: Final = (
+    _m.c.seq,
+    _m.c.client_id,
+    _m.c.sender_type,
+    _m.c.sender_id,
+    _m.c.kind,
+    _m.c.body,
+    _m.c.created_at,
+    _m.c.edited_at,
+    _m.c.deleted_at,
+    _m.c.attachments,
+    _m.c.event,
+    _u.c.name.label("agent_name"),
+    _u.c.avatar_url,
+    _v.c.name.label("visitor_name"),
+)
+_BY_AGENT: Final = and_(_m.c.sender_type == "agent", _u.c.id == _m.c.sender_id)
+_BY_VISITOR: Final = and_(_m.c.sender_type == "visitor", _v.c.id == _m.c.sender_id)
+
+
 def _history() -> Select[Any]:
-    author = and_(_m.c.sender_type == "agent", _u.c.id == _m.c.sender_id)
-    visitor = and_(_m.c.sender_type == "visitor", _v.c.id == _m.c.sender_id)
     return (
-        select(
-            _m.c.seq,
-            _m.c.client_id,
-            _m.c.sender_type,
-            _m.c.sender_id,
-            _m.c.kind,
-            _m.c.body,
-            _m.c.created_at,
-            _m.c.edited_at,
-            _m.c.deleted_at,
-            _m.c.attachments,
-            _m.c.event,
-            _u.c.name.label("agent_name"),
-            _u.c.avatar_url,
-            _v.c.name.label("visitor_name"),
-            *_HEAD,
-        )
+        select(*_COLUMNS, *_HEAD)
         # with few rows MySQL prefers the index of client_id and sorts the whole conversation
         .with_hint(_m, "FORCE INDEX (PRIMARY)", "mysql")
         .join(_c, _c.c.id == _m.c.conversation_id)
-        .outerjoin(_u, author)
-        .outerjoin(_v, visitor)
+        .outerjoin(_u, _BY_AGENT)
+        .outerjoin(_v, _BY_VISITOR)
         .where(
             _m.c.conversation_id == bindparam("conversation_id"),
             _m.c.stream == bindparam("stream"),
@@ -233,6 +238,40 @@ async def history(
         page.reverse()
     items = [_row_wire(conversation_id, stream, row) for row in page]
     return Page(items, len(found.rows) > limit, target)
+
+
+_THESE: Final = (
+    select(*_COLUMNS, _m.c.conversation_id, _m.c.stream)
+    .with_hint(_m, "FORCE INDEX (PRIMARY)", "mysql")
+    .outerjoin(_u, _BY_AGENT)
+    .outerjoin(_v, _BY_VISITOR)
+    .where(
+        # the second condition says it all, the first one lets SQLite use the index
+        _m.c.conversation_id.in_(bindparam("ids", expanding=True)),
+        tuple_(_m.c.conversation_id, _m.c.stream, _m.c.seq).in_(bindparam("keys", expanding=True)),
+    )
+    .order_by(_m.c.conversation_id, _m.c.stream, _m.c.seq)
+)
+
+
+def these(
+    connection: Connection, keys: Collection[tuple[int, int, int]]
+) -> list[tuple[tuple[int, int, int], dict[str, Any]]]:
+    """The messages with these keys (conversation, stream, seq), each with its key, in their order.
+
+    Whoever calls this has checked that the caller may read them. Blocking.
+    """
+    if not keys:
+        return []
+    ids = sorted({key[0] for key in keys})
+    rows = connection.execute(_THESE, {"ids": ids, "keys": sorted(keys)}).all()
+    return [
+        (
+            (row.conversation_id, row.stream, row.seq),
+            _row_wire(row.conversation_id, row.stream, row),
+        )
+        for row in rows
+    ]
 
 
 def _row_wire(conversation_id: int, stream: int, row: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ Permission = Literal[
     "directory",  # read colleagues, teams, labels, inboxes, canned responses
     "conversations",  # read, answer and change conversations; see their visitors
     "visitors.block",
+    "messages.moderate",  # delete what somebody else wrote
     "inboxes.manage",  # with business hours
     "users.manage",
     "teams.manage",
@@ -37,6 +38,7 @@ _AGENT: Final[frozenset[Permission]] = frozenset(
     {"account", "directory", "conversations", "visitors.block"}
 )
 _ADMIN: Final[frozenset[Permission]] = _AGENT | {
+    "messages.moderate",
     "inboxes.manage",
     "users.manage",
     "teams.manage",

@@ -312,6 +312,9 @@ conversations = Table(
     Column("csat_at", moment()),
     # JSON: what the visitor filled into the pre-chat form
     Column("form", Text),
+    # the number of the last edit in each stream: see message_edits
+    Column("last_edit_public", Integer, nullable=False, server_default="0"),
+    Column("last_edit_staff", Integer, nullable=False, server_default="0"),
     Index("ix_conversations_status_waiting_since", "status", "waiting_since"),
     Index("ix_conversations_created_at", "created_at"),
     Index("ix_conversations_snoozed_until", "snoozed_until"),
@@ -352,6 +355,24 @@ messages = Table(
     # history is one range scan of the clustered index
     PrimaryKeyConstraint("conversation_id", "stream", "seq"),
     UniqueConstraint("conversation_id", "client_id"),
+    **_MYSQL,
+)
+
+message_edits = Table(
+    "message_edits",
+    metadata,
+    # which message was edited or deleted, numbered per stream without holes like seq, so that a
+    # client that was away asks for what it missed
+    Column(
+        "conversation_id",
+        big_id(),
+        ForeignKey("conversations.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("stream", SmallInteger, nullable=False),
+    Column("edit_seq", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    PrimaryKeyConstraint("conversation_id", "stream", "edit_seq"),
     **_MYSQL,
 )
 

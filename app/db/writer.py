@@ -115,6 +115,9 @@ class Stored:
     reopened: bool = False
     attachments: str | None = None
     event: str | None = None
+    # of a message that was sent again after its sender changed it
+    edited_at: datetime | None = None
+    deleted_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -419,6 +422,8 @@ _REPEATED = select(
     _m.c.kind,
     _m.c.body,
     _m.c.created_at,
+    _m.c.edited_at,
+    _m.c.deleted_at,
     _m.c.attachments,
     _m.c.event,
 ).where(tuple_(_m.c.conversation_id, _m.c.client_id).in_(bindparam("pairs", expanding=True)))

@@ -177,6 +177,9 @@ class Conversation(Response):
     resolved_at: Timestamp | None
     csat: Rating | None
     last_seq: StreamSeqs
+    last_edit: Annotated[
+        StreamSeqs, Field(description="the number of the last edit or deletion in each stream")
+    ]
     read_seq: StreamSeqs
     unread: int
     visitor_read_seq: int
@@ -232,6 +235,7 @@ class WidgetConversation(Response):
     status: Status
     assignee: UserRef | None
     last_seq: int
+    last_edit: Annotated[int, Field(description="the number of the last edit or deletion")]
     read_seq: int
     unread: int
     queue_position: Annotated[
@@ -420,6 +424,10 @@ class NewWidgetMessage(Request):
 
 class NewMessage(NewWidgetMessage):
     kind: Literal["text", "note"] = "text"
+
+
+class MessageEdit(Request):
+    body: Body
 
 
 class ReadRequest(Request):

@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from app.db.schema import STREAMS
 from app.http import examples, problems
 from app.http.endpoint import CSRF_HEADER, SESSION_COOKIE, Endpoint
 from app.http.models import ProblemDocument
@@ -22,6 +23,11 @@ _SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {
     "staff": [{"session": [], "csrf": []}, {"api_key": []}],
     "visitor": [{"visitor": []}],
     "staff or visitor": [{"session": [], "csrf": []}, {"api_key": []}, {"visitor": []}],
+}
+# the parts of an address that are no ids
+_PATH_SCHEMAS: Final[dict[str, dict[str, Any]]] = {
+    "seq": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+    "stream": {"type": "string", "enum": list(STREAMS)},
 }
 # what the wrapper of every endpoint of an audience may answer
 _COMMON_PROBLEMS: Final = {
@@ -128,7 +134,8 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
             "name": name,
             "in": "path",
             "required": True,
-            "schema": (
+            "schema": _PATH_SCHEMAS.get(name)
+            or (
                 {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}
                 if name.endswith("_id")
                 else {"type": "string", "minLength": 1}

@@ -39,6 +39,8 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "attachment_infected": (422, "The virus scanner refuses the file"),
     "attachment_type_refused": (415, "Files of this type are not taken"),
     "attachment_not_found": (422, "There is no such attachment to send"),
+    "edit_window_over": (409, "It is too late to change this message"),
+    "message_deleted": (409, "The message was deleted"),
     "client_id_conflict": (409, "Another message has this client_id"),
     "search_too_broad": (422, "Too much matches"),
     "payload_too_large": (413, "The request is too large"),
