@@ -53,8 +53,9 @@ def test_killed_between_send_and_mark(tmp_path: Path) -> None:
                 headers={"X-CSRF-Token": opened["csrf_token"]},
             )
             assert made.status_code == 201, made.text
-        with cluster.visitor() as visitor:
-            assert visitor.post("/conversations", json=a_message()).status_code == 201
+        visitor = cluster.visitor()
+        assert visitor.post("/conversations", json=a_message()).status_code == 201
+        visitor.close()
         worker = cluster.start_worker()
         until(lambda: got)
         worker.kill()
