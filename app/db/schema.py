@@ -317,6 +317,8 @@ conversations = Table(
     Column("last_edit_staff", Integer, nullable=False, server_default="0"),
     Index("ix_conversations_status_waiting_since", "status", "waiting_since"),
     Index("ix_conversations_created_at", "created_at"),
+    Index("ix_conversations_resolved_at", "resolved_at"),
+    Index("ix_conversations_csat_at", "csat_at"),
     Index("ix_conversations_snoozed_until", "snoozed_until"),
     Index("ix_conversations_updated_at", "updated_at"),
     Index("ix_conversations_assignee_id_updated_at", "assignee_id", "updated_at"),

@@ -94,6 +94,7 @@ class Endpoint:
     upload: bool
     headers: Mapping[str, str]
     limit: Traffic | None
+    media: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -125,10 +126,12 @@ class Endpoints:
         upload: bool = False,
         headers: Mapping[str, str] | None = None,
         limit: Traffic | Literal["none", "by method"] = "by method",
+        media: tuple[str, ...] = (),
     ) -> Callable[[Handler], Handler]:
         """Decorate a handler: ``answers`` maps each status to its model (None: no content).
 
         ``permission`` is what a calling agent's role must hold: every endpoint for staff names one.
+        ``media`` are content types that a good answer may have besides JSON.
         ``limit`` is the kind of traffic that a call counts as: by default ``reads`` for a GET and
         ``writes`` for the rest.
         ``body_optional``: no body at all stands for an empty JSON object.
@@ -163,6 +166,7 @@ class Endpoints:
                     upload,
                     headers or {},
                     traffic,
+                    media,
                 )
             )
             return handler

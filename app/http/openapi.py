@@ -146,7 +146,8 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     if endpoint.query is not None:
         schema = endpoint.query.model_json_schema()
         for name, described in schema["properties"].items():
-            parameter = {"name": name, "in": "query", "required": False, "schema": described}
+            required = name in schema.get("required", ())
+            parameter = {"name": name, "in": "query", "required": required, "schema": described}
             parameters.append(parameter)
     return parameters
 
@@ -158,6 +159,10 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         if model is not None:
             schema = {"$ref": _REF.format(model=model.__name__)}
             response["content"] = {"application/json": {"schema": schema}}
+        if status == HTTPStatus.OK:
+            for media in endpoint.media:
+                text = {"schema": {"type": "string"}}
+                response.setdefault("content", {})[media] = text
         if endpoint.headers:
             response["headers"] = {
                 name: {"description": meaning, "schema": {"type": "string"}}
