@@ -6,8 +6,8 @@ from alembic import op
 
 from app.db.migrations.resume import create_index
 
-revision: str = "0006"
-down_revision: str | None = "0005"
+revision: str = "0007"
+down_revision: str | None = "0006"
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
