@@ -16,6 +16,8 @@ from typing import Final
 
 # The ledger writes this phase into the marks when its cast has come in and begins to talk.
 TALKING: Final = "talking"
+# Written here when everything has happened; the ledger can be told to talk until then.
+OVER: Final = "over"
 RECOVERY_SECONDS: Final = 90.0
 LOOK_EVERY_SECONDS: Final = 0.5
 RESUME_SECONDS: Final = 5.0
@@ -92,6 +94,7 @@ def run(faults: Sequence[Fault], marks: Marks, *, began: float, seconds: float) 
     finally:
         for fault in struck:
             troubles += _mend(fault)
+        marks.add("the faults are over", phase=OVER)
     return troubles
 
 

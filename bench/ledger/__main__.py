@@ -20,7 +20,7 @@ from typing import Final
 
 import uvloop
 
-from bench.faults import Marks
+from bench.faults import OVER, Marks
 from bench.ledger import report
 from bench.ledger.people import Habits
 from bench.ledger.run import Options, Run, TargetRefused, Unreachable
@@ -90,6 +90,13 @@ def parser() -> argparse.ArgumentParser:
         help='JSON lines {"t": unix time, "what": text} '
         "of whatever happens meanwhile; the beginning of the talk is written there too",
     )
+    made.add_argument(
+        "--until-faults-are-over",
+        action="store_true",
+        dest="until_over",
+        help="talk until bench/faults.py has written so into --marks, at least --seconds and at "
+        "most three times as long",
+    )
     made.add_argument("--out", type=Path, default=ROOT / "dist" / "ledger", metavar="FOLDER")
     made.add_argument(
         "--i-own-this-server",
@@ -135,6 +142,8 @@ def main() -> int:
     database_url = given.database_url or os.environ.get(DATABASE_VARIABLE, "")
     if given.database_url and "@" in given.database_url:
         made.error(f"--database-url: everybody can read it there; set {DATABASE_VARIABLE} instead")
+    if given.until_over and given.marks is None:
+        made.error("--until-faults-are-over: give --marks, the file that they are written into")
     try:
         accounts = read_accounts(given.accounts_file)
     except ValueError as error:
@@ -164,9 +173,13 @@ def main() -> int:
         if given.marks is not None:
             Marks(given.marks).add(f"the cast is {phase}", phase=phase)
 
+    def must_go_on() -> bool:
+        return given.until_over and Marks(given.marks).phase_began(OVER) is None
+
+    run = Run(options, bar, phase_began=phase_began, must_go_on=must_go_on)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            result = runner.run(Run(options, bar, phase_began).carry_out())
+            result = runner.run(run.carry_out())
     except (TargetRefused, Unreachable, TruthUnknown) as error:
         bar.end()
         print(error, file=sys.stderr)

@@ -31,6 +31,7 @@ COME_IN_SECONDS: Final = 300.0
 LATE_SHARE: Final = 0.1
 VISITOR_SHARE: Final = 0.5
 NOTE_SHARE: Final = 0.1
+LONGER_AT_MOST: Final = 3.0
 GRACE_SECONDS: Final = 60.0
 TRUTH_SECONDS: Final = 120.0
 PICKS: Final = 8
@@ -142,14 +143,21 @@ class Run:
     """Carries one run out."""
 
     def __init__(
-        self, options: Options, progress: Progress, phase_began: Callable[[str], None]
+        self,
+        options: Options,
+        progress: Progress,
+        *,
+        phase_began: Callable[[str], None] = lambda _phase: None,
+        must_go_on: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``must_go_on`` is asked once a second when the time to talk is up."""
         self.book = Book()
         self.tally = Tally()
         self.notes: list[str] = []
         self._options = options
         self._progress = progress
         self._phase_began = phase_began
+        self._must_go_on = must_go_on
         self._random = Random(options.seed)
         self._visitors: list[Visitor] = []
         self._agents: list[Agent] = []
@@ -326,9 +334,14 @@ class Run:
         options = self._options
         begun = now = time.monotonic()
         end = begun + options.seconds
+        longest = begun + options.seconds * LONGER_AT_MOST
         due = begun
         shown = 0.0
-        while now < end:
+        while True:
+            if now >= end:
+                if now >= longest or not self._must_go_on():
+                    return
+                end = min(now + 1.0, longest)
             if now - due > 1.0:  # this computer cannot keep the rate: say so, do not pile up
                 world.tally.counts["behind the wanted rate"] += 1
                 due = now

@@ -51,7 +51,7 @@ def rows_of(server: Mysql, conversations: list[int]) -> list[Message]:
     return rows
 
 
-@pytest.mark.timeout(SECONDS + COME_IN_SECONDS + AROUND_SECONDS + REPLICA_SECONDS)
+@pytest.mark.timeout(3 * SECONDS + COME_IN_SECONDS + AROUND_SECONDS + REPLICA_SECONDS)
 def test_nothing_is_lost_whatever_breaks(
     base_url: str,
     inventory: Inventory,
@@ -80,7 +80,13 @@ def test_nothing_is_lost_whatever_breaks(
             *(sys.executable, "-m", "bench.ledger", "--url", base_url, "--inbox", "demo"),
             *("--visitors", VISITORS, "--agents", AGENTS, "--rate", RATE),
             *("--seconds", str(SECONDS), "--duplicate", "0.03", "--abort", "0.03"),
-            *("--marks", str(FOLDER / "marks.jsonl"), "--out", str(FOLDER)),
+            *(
+                "--until-faults-are-over",
+                "--marks",
+                str(FOLDER / "marks.jsonl"),
+                "--out",
+                str(FOLDER),
+            ),
         ],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
@@ -90,9 +96,6 @@ def test_nothing_is_lost_whatever_breaks(
             marks, seconds=COME_IN_SECONDS, alive=lambda: ledger.poll() is None
         )
         troubles = faults.run(plan, marks, began=began, seconds=SECONDS)
-        talk_ended = began + SECONDS
-        late = f"the faults took {time.time() - talk_ended:.0f} s longer than the talk: run longer"
-        assert time.time() < talk_ended or troubles, late
         code = ledger.wait(timeout=AROUND_SECONDS + SECONDS)
     finally:
         if ledger.poll() is None:

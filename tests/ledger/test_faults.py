@@ -55,6 +55,7 @@ def test_faults_come_one_after_another_and_are_mended(tmp_path: Path) -> None:
     plan = [first.fault("one"), second.fault("two")]
     assert faults.run(plan, marks, began=began, seconds=0.3) == []
     lines = [json.loads(line) for line in (tmp_path / "marks").read_text().splitlines()]
+    assert lines.pop()["phase"] == faults.OVER
     assert [line["what"] for line in lines] == ["one", "all well again", "two", "all well again"]
     assert lines[0]["t"] - began == pytest.approx(0.1, abs=0.09)
     assert first.works
@@ -111,7 +112,7 @@ async def test_nothing_is_lost_while_processes_are_really_killed(
     servers: LocalServers, tmp_path: Path
 ) -> None:
     """Without the slow poll: every message must be announced, or be told by a hole or a resync."""
-    seconds = 25.0
+    seconds = 20.0
     path = tmp_path / "marks.jsonl"
     plan = [
         servers.killed("web1", "gateway", outage_seconds=0.5),
@@ -128,7 +129,7 @@ async def test_nothing_is_lost_while_processes_are_really_killed(
             servers.url,
             tmp_path / "out",
             *("--visitors", "20", "--agents", "3", "--rate", "40", "--seconds", str(seconds)),
-            *("--poll", "0", "--settle", "10", "--marks", str(path)),
+            *("--poll", "0", "--settle", "10", "--until-faults-are-over", "--marks", str(path)),
             *("--database-url", servers.database_url),
         ),
         asyncio.to_thread(strike),

@@ -77,7 +77,13 @@ def test_nothing_is_lost_on_mysql_whatever_breaks(
             *(sys.executable, "-m", "bench.ledger", "--url", cluster.url),
             *("--visitors", "40", "--agents", "4", "--rate", "40", "--seconds", str(SECONDS)),
             *("--poll", "0", "--settle", "20"),
-            *("--marks", str(tmp_path / "marks.jsonl"), "--out", str(out)),
+            *(
+                "--until-faults-are-over",
+                "--marks",
+                str(tmp_path / "marks.jsonl"),
+                "--out",
+                str(out),
+            ),
         ],
         cwd=ROOT,
         env={**os.environ, "LEDGER_DATABASE_URL": primary.url()},
@@ -96,5 +102,7 @@ def test_nothing_is_lost_on_mysql_whatever_breaks(
     told = json.loads((out / "ledger.json").read_text(encoding="utf-8"))
     assert told["compared_with_database"]
     assert told["figures"]["only_by_poll"] == 0
+    struck = {mark["what"] for mark in told["marks"]}
+    assert struck == {*(fault.name for fault in plan), "all well again"}
     # nobody waits longer than the primary's restart takes: the rest went on without a pause
     assert told["longest_without_acknowledgement_seconds"] < 20
