@@ -106,6 +106,12 @@ def parser() -> argparse.ArgumentParser:
     )
     password.set_defaults(handler=_user_password)
 
+    totp = verbs.add_parser(
+        "reset-totp", help="turn the second factor of an account off and end all sessions"
+    )
+    totp.add_argument("--email", required=True)
+    totp.set_defaults(handler=_user_reset_totp)
+
     inbox = commands.add_parser("inbox", help="inboxes, one per site")
     verbs = inbox.add_subparsers(dest="verb", required=True, metavar="VERB")
     create_inbox = verbs.add_parser("create", help="make an inbox, unless it exists")
@@ -353,6 +359,18 @@ def _user_password(arguments: argparse.Namespace, env: Environment) -> int:
     if not found:
         raise CliError("No account has that address: check --email, or use `user create`.")
     print("user: password set")
+    return 0
+
+
+def _user_reset_totp(arguments: argparse.Namespace, env: Environment) -> int:
+    from app.chat import accounts
+
+    settings = _load("migrate", env)
+    with _database(settings) as connection:
+        found = accounts.reset_second_factor(connection, email=arguments.email)
+    if not found:
+        raise CliError("No account has that address: check --email.")
+    print("user: second factor turned off")
     return 0
 
 

@@ -50,6 +50,14 @@ class InvalidCredentials(ChatError):
     """The e-mail address or the password is wrong; which one is not told."""
 
 
+class CodeNeeded(ChatError):
+    """The password is right; a code of the second factor is needed as well."""
+
+
+class InvalidCode(ChatError):
+    """The code of the second factor is wrong, too old, or was used before."""
+
+
 class TooManyAttempts(ChatError):
     """Too many failed logins; ``retry_seconds`` is how long to wait."""
 

@@ -8,14 +8,21 @@ be missing; such a caller can read, but every write needs the primary (docs/adr/
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Select, select, update
 
 from app import clock, log
 from app.chat import accounts
-from app.chat.accounts import API_KEY_USE_NOTED, SESSION_LIFETIME, SESSION_RENEWAL, Session
+from app.chat.accounts import (
+    API_KEY_USE_NOTED,
+    NOWHERE,
+    SESSION_IDLE,
+    SESSION_LIFETIME,
+    SESSION_USE_NOTED,
+    Browser,
+    Session,
+)
 from app.db import engines, schema
 from app.db.engines import Database, Unavailable
 from app.db.hot import HotStatement, as_moment
@@ -38,7 +45,13 @@ _AGENT_COLUMNS: Final = (
     accounts.inbox_ids_text(),
 )
 _SESSION: Final[Select[Any]] = (
-    select(_sessions.c.token_hash, _sessions.c.expires_at, *_AGENT_COLUMNS)
+    select(
+        _sessions.c.token_hash,
+        _sessions.c.expires_at,
+        _sessions.c.created_at,
+        _sessions.c.last_seen_at,
+        *_AGENT_COLUMNS,
+    )
     .join(_users, _users.c.id == _sessions.c.user_id)
     .where(_users.c.active)
 )
@@ -59,21 +72,28 @@ class Logins:
         self._sessions = GroupLookup(_SESSION, _sessions.c.token_hash, self._fetch)
         self._api_keys = GroupLookup(_API_KEY, _keys.c.key_hash, self._fetch)
 
-    async def session(self, token: str) -> Session | None:
+    async def session(self, token: str, browser: Browser = NOWHERE) -> Session | None:
         """The session of a cookie's token, unless it is unknown, expired or of a disabled account.
 
-        Use renews it. Raises :class:`Unavailable`.
+        Use renews it, up to its absolute end; that and ``browser`` are noted at most once per
+        :data:`SESSION_USE_NOTED`. Raises :class:`Unavailable`.
         """
         token_hash = accounts.hash_token(token)
         row = await self._sessions.find(token_hash)
         if row is None:
             return None
-        _, expires, *agent = row
-        now, expires_at = clock.now(), as_moment(expires)
-        if expires_at is None or expires_at <= now:
+        _, expires, created, last_seen, *agent = row
+        now, expires_at, last_seen_at = clock.now(), as_moment(expires), as_moment(last_seen)
+        last_moment = (as_moment(created) or now) + SESSION_LIFETIME
+        if expires_at is None or min(expires_at, last_moment) <= now:
             return None
-        if expires_at - now < SESSION_RENEWAL:
-            await self._note(_renew, token_hash, now)
+        if last_seen_at is None or now - last_seen_at > SESSION_USE_NOTED:
+            seen = {
+                "last_seen_at": now,
+                "expires_at": min(now + SESSION_IDLE, last_moment),
+                **browser.columns(),
+            }
+            await self._note(_seen, token_hash, seen)
         return Session(accounts.agent_of(agent), token_hash)
 
     async def api_key(self, key: str) -> Session | None:
@@ -90,7 +110,7 @@ class Logins:
         if expires_at is not None and expires_at <= now:
             return None
         if last_used_at is None or now - last_used_at > API_KEY_USE_NOTED:
-            await self._note(_used, key_id, now)
+            await self._note(_seen_key, key_id, {"last_used_at": now})
         return Session(accounts.agent_of(agent), "", key_id)
 
     async def _fetch(self, statement: HotStatement, parameters: Mapping[str, Any]) -> Sequence[Any]:
@@ -105,26 +125,27 @@ class Logins:
         return await replica.rows(statement, parameters, seconds=LOOKUP_SECONDS)
 
     async def _note(
-        self, note: Callable[[Database, K, datetime], None], key: K, now: datetime
+        self,
+        note: Callable[[Database, K, Mapping[str, Any]], None],
+        key: K,
+        values: Mapping[str, Any],
     ) -> None:
         """Write down a use; a request does not fail because that must wait for the next one."""
         if self._database.primary_away:
             return
         try:
-            await self._database.run(note, self._database, key, now)
+            await self._database.run(note, self._database, key, values)
         except Unavailable as error:
             log.get("logins").warning("use not noted", reason=engines.reason(error))
 
 
-def _renew(database: Database, token_hash: str, now: datetime) -> None:
+def _seen(database: Database, token_hash: str, values: Mapping[str, Any]) -> None:
     with database.write() as connection:
         connection.execute(
-            update(_sessions)
-            .where(_sessions.c.token_hash == token_hash)
-            .values(expires_at=now + SESSION_LIFETIME)
+            update(_sessions).where(_sessions.c.token_hash == token_hash).values(**values)
         )
 
 
-def _used(database: Database, key_id: int, now: datetime) -> None:
+def _seen_key(database: Database, key_id: int, values: Mapping[str, Any]) -> None:
     with database.write() as connection:
-        connection.execute(update(_keys).where(_keys.c.id == key_id).values(last_used_at=now))
+        connection.execute(update(_keys).where(_keys.c.id == key_id).values(**values))

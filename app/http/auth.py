@@ -1,17 +1,28 @@
-"""Staff login and logout."""
+"""Staff login, logout, and passwords chosen by way of a link in a mail."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from typing import Final, ParamSpec, TypeVar
+
 from sanic.response import HTTPResponse, empty
 
-from app.chat import accounts, inboxes
+from app.chat import accounts, inboxes, links, mail, staff
 from app.chat.accounts import SESSION_LIFETIME, Session
-from app.chat.errors import InvalidCredentials, TooManyAttempts
-from app.http import models
+from app.chat.errors import InvalidCode, InvalidCredentials, TooManyAttempts
+from app.chat.links import Purpose, Site
+from app.http import models_account as models
 from app.http.context import Context
-from app.http.endpoint import SESSION_COOKIE, Call, Endpoints, json
+from app.http.endpoint import SESSION_COOKIE, Call, Endpoints, browser, json
 
 endpoints = Endpoints("auth")
+
+# how long the answer to a forgotten password takes at least, whether the address is known or not
+RESET_SECONDS: Final = 0.25
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @endpoints.add(
@@ -21,42 +32,30 @@ endpoints = Endpoints("auth")
     audience="anyone",
     body=models.LoginRequest,
     answers={200: models.LoginResponse},
-    problems=("invalid_credentials", "too_many_attempts"),
+    problems=("invalid_credentials", "totp_required", "invalid_totp", "too_many_attempts"),
     limit="logins",
 )
 async def login(call: Call) -> HTTPResponse:
-    """Check the password, unless there were too many failures for this account and address."""
+    """Checks the password and, where there is one, the second factor, unless there were too many
+    failures for this account and address. A session that the browser came with ends."""
     context, body = call.context, call.body
-    address = call.request.ctx.client_address
-    account = f"{accounts.normalized_email(body.email)}|{address}"
-    for limit, key in (
-        (context.login_per_account, account),
-        (context.login_per_address, address),
-    ):
-        if seconds := await limit.blocked_seconds(key):
-            raise TooManyAttempts(seconds)
-    try:
-        token, session = await context.database.run(
-            accounts.log_in, context.database, body.email, body.password
-        )
-    except InvalidCredentials:
-        await context.login_per_account.failed(account)
-        await context.login_per_address.failed(address)
-        raise
-    await context.login_per_account.succeeded(account)
+    token, session = await attempt(
+        call,
+        body.email,
+        accounts.log_in,
+        context.database,
+        body.email,
+        body.password,
+        box=context.secret_box,
+        code=body.code,
+        browser=browser(call.request),
+        replaces=call.request.cookies.get(SESSION_COOKIE),
+    )
     call.request.ctx.user = f"agent:{session.agent.id}"
     response = json(
-        {"user": accounts.user_wire(session.agent), "csrf_token": _csrf(context, session)}
+        {"user": accounts.user_wire(session.agent), "csrf_token": csrf(context, session)}
     )
-    response.add_cookie(
-        SESSION_COOKIE,
-        token,
-        path="/",
-        httponly=True,
-        samesite="Lax",
-        secure=context.settings.cookie_secure,
-        max_age=int(SESSION_LIFETIME.total_seconds()),
-    )
+    set_cookie(context, response, token)
     return response
 
 
@@ -67,11 +66,12 @@ async def login(call: Call) -> HTTPResponse:
     audience="staff",
     permission="account",
     answers={204: None},
+    problems=("forbidden",),
+    session_only=True,
 )
 async def logout(call: Call) -> HTTPResponse:
     """End the session and clear the cookie."""
-    assert call.session is not None  # noqa: S101  an endpoint for staff
-    await call.context.database.run(accounts.log_out, call.context.database, call.session)
+    await call.context.database.run(accounts.log_out, call.context.database, call.login)
     response = empty()
     response.delete_cookie(SESSION_COOKIE, path="/")
     return response
@@ -87,22 +87,139 @@ async def logout(call: Call) -> HTTPResponse:
 )
 async def me(call: Call) -> HTTPResponse:
     """The account, its CSRF token, the options for pusher-js and the inboxes."""
-    assert call.session is not None  # noqa: S101  an endpoint for staff
     database = call.context.database
 
-    def read() -> list[dict[str, object]]:
-        with database.view() as connection:
-            return inboxes.refs(connection, call.agent)
+    def read() -> tuple[list[dict[str, object]], dict[str, object]]:
+        with database.read() as connection:
+            refs = inboxes.refs(connection, call.agent)
+        return refs, staff.profile(database, call.agent)
 
+    refs, profile = await database.run(read)
     return json(
         {
             "user": accounts.user_wire(call.agent),
-            "csrf_token": _csrf(call.context, call.session),
+            "csrf_token": csrf(call.context, call.login),
             "realtime": call.context.realtime(),
-            "inboxes": await database.run(read),
+            "inboxes": refs,
+            **profile,
         }
     )
 
 
-def _csrf(context: Context, session: Session) -> str:
+@endpoints.add(
+    "POST",
+    "/api/v1/auth/password-reset",
+    "Ask for a mail with a link to choose a new password",
+    audience="anyone",
+    body=models.ResetRequest,
+    answers={204: None},
+    problems=("mail_not_configured", "too_many_attempts", "service_unavailable"),
+    limit="logins",
+)
+async def request_password_reset(call: Call) -> HTTPResponse:
+    """The answer is the same, and takes as long, whether the address has an account or not. An
+    account gets at most one such mail in five minutes."""
+    context = call.context
+    mail.require(context.settings.mail_from)
+    network = call.request.ctx.client_network
+    if seconds := await context.resets_per_address.blocked_seconds(network):
+        raise TooManyAttempts(seconds)
+    await context.resets_per_address.failed(network)
+    site = Site(context.settings.public_url, call.body.language)
+    work = context.database.run(links.request_reset, context.database, site, call.body.email)
+    await asyncio.gather(work, asyncio.sleep(RESET_SECONDS))
+    return empty()
+
+
+@endpoints.add(
+    "POST",
+    "/api/v1/auth/password-reset/confirm",
+    "Choose a new password with the link of the mail",
+    audience="anyone",
+    body=models.ChoosePassword,
+    answers={200: models.PasswordChosen},
+    problems=("link_invalid", "service_unavailable"),
+    limit="logins",
+)
+async def confirm_password_reset(call: Call) -> HTTPResponse:
+    """Ends every session of the account. The second factor stays."""
+    return await _choose(call, "reset")
+
+
+@endpoints.add(
+    "POST",
+    "/api/v1/auth/invitation/accept",
+    "Choose the first password with the link of an invitation",
+    audience="anyone",
+    body=models.ChoosePassword,
+    answers={200: models.PasswordChosen},
+    problems=("link_invalid", "service_unavailable"),
+    limit="logins",
+)
+async def accept_invitation(call: Call) -> HTTPResponse:
+    """Log in with it afterwards."""
+    return await _choose(call, "invite")
+
+
+async def _choose(call: Call, purpose: Purpose) -> HTTPResponse:
+    email = await call.context.database.run(
+        links.choose_password,
+        call.context.database,
+        purpose,
+        call.body.token,
+        call.body.password,
+        call.request.ctx.client_address,
+    )
+    return json({"email": email})
+
+
+async def attempt(
+    call: Call, email: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Run ``work``, which checks a password or a code, unless too many tries failed lately.
+
+    Raises what ``work`` raises, or :class:`TooManyAttempts`.
+    """
+    context = call.context
+    normalized = accounts.normalized_email(email)
+    network = call.request.ctx.client_network
+    account = f"{normalized}|{network}"
+    limits = (
+        (context.login_per_account, account),
+        (context.login_per_address, network),
+        # only whoever knows the password gets so far: this one counts from everywhere
+        (context.codes_per_account, normalized),
+    )
+    for limit, key in limits:
+        if seconds := await limit.blocked_seconds(key):
+            raise TooManyAttempts(seconds)
+    try:
+        done = await context.database.run(work, *args, **kwargs)
+    except (InvalidCredentials, InvalidCode) as error:
+        await context.login_per_account.failed(account)
+        await context.login_per_address.failed(network)
+        if isinstance(error, InvalidCode):
+            await context.codes_per_account.failed(normalized)
+        raise
+    await context.login_per_account.succeeded(account)
+    return done
+
+
+def set_cookie(context: Context, response: HTTPResponse, token: str) -> None:
+    """Give the browser its session; how long it is valid, the server decides."""
+    response.add_cookie(
+        SESSION_COOKIE,
+        token,
+        path="/",
+        httponly=True,
+        samesite="Lax",
+        secure=context.settings.cookie_secure,
+        max_age=int(SESSION_LIFETIME.total_seconds()),
+    )
+
+
+def csrf(context: Context, session: Session) -> str:
+    """The CSRF token of a session; an API key has and needs none."""
+    if session.api_key_id is not None:
+        return ""
     return accounts.csrf_token(context.settings.secret_key, session.token_hash)

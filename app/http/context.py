@@ -15,6 +15,7 @@ from app.bus.presence import Presence
 from app.bus.publisher import Publisher
 from app.chat.announce import Announcer
 from app.chat.logins import Logins
+from app.chat.second_factor import SecretBox
 from app.chat.visitors import VisitorTokens
 from app.config import Settings
 from app.db import outbox
@@ -27,7 +28,12 @@ from app.db.writer import Writer
 
 LOGIN_WINDOW_SECONDS = 15 * 60
 LOGIN_ATTEMPTS_PER_ACCOUNT_AND_ADDRESS = 10
-LOGIN_ATTEMPTS_PER_ADDRESS = 100
+LOGIN_ATTEMPTS_PER_ADDRESS = 200
+# codes of the second factor, from all addresses: whoever tries them knows the password
+CODE_WINDOW_SECONDS = 60 * 60
+CODE_ATTEMPTS_PER_ACCOUNT = 20
+RESET_WINDOW_SECONDS = 60 * 60
+RESETS_PER_ADDRESS = 30
 
 
 @dataclass(slots=True)
@@ -50,6 +56,9 @@ class Context:
     rates: RateLimits
     login_per_account: AttemptLimit
     login_per_address: AttemptLimit
+    codes_per_account: AttemptLimit
+    resets_per_address: AttemptLimit
+    secret_box: SecretBox
     draining: bool = False
     in_flight: int = 0
     # files that are being received: each may take some megabytes of memory
@@ -127,4 +136,17 @@ def make(settings: Settings) -> Context:
             attempts=LOGIN_ATTEMPTS_PER_ADDRESS,
             window_seconds=LOGIN_WINDOW_SECONDS,
         ),
+        codes_per_account=AttemptLimit(
+            redis,
+            "codes",
+            attempts=CODE_ATTEMPTS_PER_ACCOUNT,
+            window_seconds=CODE_WINDOW_SECONDS,
+        ),
+        resets_per_address=AttemptLimit(
+            redis,
+            "password-resets",
+            attempts=RESETS_PER_ADDRESS,
+            window_seconds=RESET_WINDOW_SECONDS,
+        ),
+        secret_box=SecretBox(settings.secret_key),
     )

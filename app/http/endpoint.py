@@ -17,7 +17,7 @@ from sanic.response import HTTPResponse, raw
 
 from app.bus.limits import Scope, Traffic
 from app.chat import accounts, permissions
-from app.chat.accounts import API_KEY_PREFIX, Session
+from app.chat.accounts import API_KEY_PREFIX, Browser, Session
 from app.chat.errors import NotFound, Refused
 from app.chat.permissions import Actor, Agent, Permission, VisitorIdentity
 from app.http import problems
@@ -52,6 +52,12 @@ class Call:
         """The calling agent, of an endpoint for staff."""
         assert self.session is not None  # noqa: S101  the wrapper has authenticated
         return self.session.agent
+
+    @property
+    def login(self) -> Session:
+        """The calling session or API key, of an endpoint for staff."""
+        assert self.session is not None  # noqa: S101  the wrapper has authenticated
+        return self.session
 
     @property
     def who(self) -> VisitorIdentity:
@@ -95,6 +101,7 @@ class Endpoint:
     headers: Mapping[str, str]
     limit: Traffic | None
     media: tuple[str, ...]
+    session_only: bool
 
     @property
     def name(self) -> str:
@@ -127,6 +134,7 @@ class Endpoints:
         headers: Mapping[str, str] | None = None,
         limit: Traffic | Literal["none", "by method"] = "by method",
         media: tuple[str, ...] = (),
+        session_only: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Decorate a handler: ``answers`` maps each status to its model (None: no content).
 
@@ -134,6 +142,7 @@ class Endpoints:
         ``media`` are content types that a good answer may have besides JSON.
         ``limit`` is the kind of traffic that a call counts as: by default ``reads`` for a GET and
         ``writes`` for the rest.
+        ``session_only``: a program with an API key may not call it (403).
         ``body_optional``: no body at all stands for an empty JSON object.
         With ``upload`` the body is a file, which the handler reads with
         :func:`app.http.uploads.receive`.
@@ -167,6 +176,7 @@ class Endpoints:
                     headers or {},
                     traffic,
                     media,
+                    session_only,
                 )
             )
             return handler
@@ -186,6 +196,11 @@ class Endpoints:
                 stream=endpoint.upload,
             )
         return blueprint
+
+
+def browser(request: Request) -> Browser:
+    """Where a request comes from, as sessions note it."""
+    return Browser(request.ctx.client_address, request.headers.get("User-Agent"))
 
 
 def json(
@@ -219,6 +234,10 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
             _spend(endpoint, context, "caller", session.limited_as)
             if endpoint.permission is not None:
                 permissions.require(session.agent, endpoint.permission)
+            if endpoint.session_only and session.api_key_id is not None:
+                raise problems.Problem(
+                    "forbidden", "An API key may not do this: log in with a browser."
+                )
             if endpoint.method not in _SAFE_METHODS and session.api_key_id is None:
                 _check_csrf(request, context, session)
             if session.api_key_id is None:
@@ -281,7 +300,7 @@ async def _authenticate(
     token = request.cookies.get(SESSION_COOKIE)
     session = None
     if token:
-        session = await context.logins.session(token)
+        session = await context.logins.session(token, browser(request))
     if session is None:
         raise _refused(audience)
     return session, None

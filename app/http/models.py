@@ -302,29 +302,12 @@ class ProblemDocument(BaseModel):
 # --- auth -------------------------------------------------------------------------------------
 
 
-class LoginRequest(Request):
-    email: Annotated[str, Field(min_length=3, max_length=254)]
-    password: Annotated[str, Field(min_length=1, max_length=1000)]
-
-
 class User(Response):
     id: int
     name: str
     email: str
     role: Literal["admin", "agent"]
     avatar_url: str | None
-
-
-class LoginResponse(Response):
-    user: User
-    csrf_token: str
-
-
-class Me(Response):
-    user: User
-    csrf_token: str
-    realtime: Realtime
-    inboxes: list[InboxRef]
 
 
 # --- conversations and messages -----------------------------------------------------------------

@@ -123,6 +123,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
 
 def _security(endpoint: Endpoint) -> list[dict[str, list[str]]]:
     needed = _SECURITY[endpoint.audience]
+    if endpoint.session_only:
+        needed = [way for way in needed if "session" in way]
     if endpoint.method != "GET":
         return needed
     return [{name: [] for name in way if name != "csrf"} for way in needed]

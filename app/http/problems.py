@@ -25,6 +25,12 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "message_too_long": (422, "The message is too long"),
     "not_authenticated": (401, "Log in first"),
     "invalid_credentials": (401, "The e-mail address or the password is wrong"),
+    "totp_required": (401, "A code of the second factor is needed"),
+    "invalid_totp": (401, "The code of the second factor is wrong"),
+    "wrong_password": (422, "The password is wrong"),
+    "wrong_code": (422, "The code of the second factor is wrong"),
+    "email_taken": (409, "Another account has this e-mail address"),
+    "link_invalid": (410, "This link does not work any more"),
     "csrf_failed": (403, "The CSRF token is missing or wrong"),
     "forbidden": (403, "Not allowed"),
     "visitor_blocked": (403, "This visitor is blocked"),
@@ -162,6 +168,10 @@ def from_exception(error: BaseException) -> Problem:  # noqa: PLR0911, PLR0912  
             return Problem("unknown_inbox", "Check the data-inbox key of the widget's script tag.")
         case errors.InvalidCredentials():
             return Problem("invalid_credentials", "Check both and try again.")
+        case errors.CodeNeeded():
+            return Problem("totp_required", "Send the code of the authenticator app in code.")
+        case errors.InvalidCode():
+            return Problem("invalid_totp", "Wait for the app's next code, or use a recovery code.")
         case errors.TooManyAttempts():
             return Problem(
                 "too_many_attempts",

@@ -16,6 +16,7 @@ from sanic.response import BaseHTTPResponse, HTTPResponse
 from app import clock, log
 from app.config import Settings
 from app.http import (
+    account,
     attachments,
     auth,
     canned,
@@ -31,6 +32,7 @@ from app.http import (
     realtime,
     reports,
     search,
+    staff,
     static,
     sync,
     uploads,
@@ -51,6 +53,8 @@ _QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 AUDIENCES: Final = (
     auth,
+    account,
+    staff,
     inbox,
     inboxes,
     conversations,

@@ -156,13 +156,14 @@ async def relay_outbox(run: Run) -> int:
 
 
 async def purge_sessions(run: Run) -> int:
-    """Delete expired sessions, a bounded number per transaction."""
+    """Delete expired sessions and links of mails, a bounded number per transaction."""
     database = run.tools.database
 
     def purge() -> int:
         with database.write() as connection:
             run.check_fence(connection)
-            return accounts.purge_expired(connection, PURGE_ROWS)
+            expired = accounts.purge_expired(connection, PURGE_ROWS)
+            return expired + accounts.purge_tokens(connection, PURGE_ROWS)
 
     purged = 0
     while count := await database.run(purge):

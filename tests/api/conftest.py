@@ -155,6 +155,55 @@ def visitor(new_visitor: Callable[..., Visitor]) -> Visitor:
     return new_visitor()
 
 
+PASSWORD = "a-first-password"
+
+
+class Person(Agent):
+    """An account of its own, so that a test can change it."""
+
+    def __init__(self, deskline: Deskline, email: str, password: str = PASSWORD) -> None:
+        super().__init__(Deskline(deskline.url, deskline.ws_url, password=password), email)
+        self.url = deskline.url
+        self.email = email
+
+    def log_in_again(self, **more: Any) -> httpx.Response:
+        return httpx.post(
+            f"{self.url}/api/v1/auth/login",
+            json={"email": self.email, "password": PASSWORD, **more},
+            timeout=20,
+        )
+
+    @property
+    def cookie(self) -> str:
+        return self.http.cookies["deskline_session"]
+
+
+NewAccount = Callable[..., Person]
+
+
+@pytest.fixture
+def new_account(deskline: Deskline, agent: Agent) -> Iterator[NewAccount]:
+    made: list[Person] = []
+
+    def make(**values: Any) -> Person:
+        email = f"staff-{uuid.uuid4()}@example.com"
+        body = {"email": email, "name": "Staff", "password": PASSWORD, **values}
+        answer = agent.post("/users", body)
+        assert answer.status_code == 201, answer.text
+        made.append(Person(deskline, email))
+        return made[-1]
+
+    yield make
+    for person in made:
+        person.http.close()
+        agent.patch(f"/users/{person.user['id']}", {"active": False})
+
+
+@pytest.fixture
+def person(new_account: NewAccount) -> Person:
+    return new_account()
+
+
 def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     """The answer is a problem document with this status and code; gives the document."""
     assert answer.status_code == status, answer.text

@@ -56,6 +56,10 @@ def test_accounts_and_inboxes_are_made_once(
     monkeypatch.setattr(sys, "stdin", io.StringIO("another-one\n"))
     assert cli.main(["user", "password", "--email", "a@b.example", "--password-stdin"]) == 0
     assert last_line(capsys) == "user: password set"
+    assert cli.main(["user", "reset-totp", "--email", "A@b.example"]) == 0
+    assert last_line(capsys) == "user: second factor turned off"
+    assert cli.main(["user", "reset-totp", "--email", "nobody@b.example"]) == 2
+    assert "--email" in capsys.readouterr().err
 
 
 def test_demo_data_is_refused_on_a_real_deployment(

@@ -50,6 +50,8 @@ def test_every_error_of_the_domain_has_its_own_answer() -> None:
         errors.Refused: errors.Refused("conflict", "Look again.", field="x"),
         errors.UnknownInbox: errors.UnknownInbox(),
         errors.InvalidCredentials: errors.InvalidCredentials(),
+        errors.CodeNeeded: errors.CodeNeeded(),
+        errors.InvalidCode: errors.InvalidCode(),
         errors.TooManyAttempts: errors.TooManyAttempts(9),
         errors.AlreadyClaimed: errors.AlreadyClaimed({"id": 1, "name": "A", "avatar_url": None}),
         errors.ClientIdTaken: errors.ClientIdTaken(),
