@@ -17,15 +17,17 @@ from app.chat.permissions import Agent, VisitorIdentity
 from app.db import schema
 from app.db.engines import Unavailable
 from app.db.hot import HotStatement, as_moment
-from app.db.reads import Source
+from app.db.reads import Reads, Source
 from app.db.routing import HistoryRouting, Target
 from app.db.writer import NewMessage, QueueFull, Rejected, Stored, Writer
 
 BODY_MAX_CHARACTERS: Final = 10_000
 PAGE_MAX_MESSAGES: Final = 200
+EDITS_MAX: Final = 200
 
 
 _m, _u, _v, _c = schema.messages, schema.users, schema.visitors, schema.conversations
+_e = schema.message_edits
 
 
 def wire(
@@ -238,6 +240,53 @@ async def history(
         page.reverse()
     items = [_row_wire(conversation_id, stream, row) for row in page]
     return Page(items, len(found.rows) > limit, target)
+
+
+_EDITED: Final = HotStatement(
+    select(*_COLUMNS, _e.c.edit_seq)
+    .join(
+        _m,
+        and_(
+            _m.c.conversation_id == _e.c.conversation_id,
+            _m.c.stream == _e.c.stream,
+            _m.c.seq == _e.c.seq,
+        ),
+    )
+    .outerjoin(_u, _BY_AGENT)
+    .outerjoin(_v, _BY_VISITOR)
+    .where(
+        _e.c.conversation_id == bindparam("conversation_id"),
+        _e.c.stream == bindparam("stream"),
+        _e.c.edit_seq > bindparam("after"),
+    )
+    .order_by(_e.c.edit_seq)
+    .limit(bindparam("limit"))
+)
+
+
+async def edited(
+    reads: Reads, *, conversation_id: int, stream: int, after_edit: int, known_seq: int
+) -> tuple[list[dict[str, Any]], int]:
+    """The messages up to ``known_seq`` that were changed by the edits after ``after_edit``.
+
+    Each stands once, as it is now, in the order of seq; at most :data:`EDITS_MAX` edits are
+    looked at. Gives the number of the last of them too. From the primary: a replica cannot say
+    whether it has the newest. Whoever calls this has checked that the caller may read it.
+    """
+    rows = await reads.primary.rows(
+        _EDITED,
+        {
+            "conversation_id": conversation_id,
+            "stream": stream,
+            "after": after_edit,
+            "limit": EDITS_MAX,
+        },
+    )
+    changed = {row[0]: row for row in rows if row[0] <= known_seq}
+    return (
+        [_row_wire(conversation_id, stream, changed[seq]) for seq in sorted(changed)],
+        rows[-1][-1] if rows else after_edit,
+    )
 
 
 _THESE: Final = (

@@ -14,6 +14,7 @@ from app.bus.limits import TRAFFIC, AttemptLimit, RateLimits
 from app.bus.presence import Presence
 from app.bus.publisher import Publisher
 from app.chat.announce import Announcer
+from app.chat.arrivals import Arrivals
 from app.chat.logins import Logins
 from app.chat.second_factor import SecretBox
 from app.chat.visitors import VisitorTokens
@@ -51,6 +52,7 @@ class Context:
     publisher: Publisher
     presence: Presence
     announcer: Announcer
+    arrivals: Arrivals
     writer: Writer
     visitor_tokens: VisitorTokens
     rates: RateLimits
@@ -78,6 +80,7 @@ class Context:
 
     async def close(self) -> None:
         """Store, announce and publish what waits; then close the connections."""
+        await self.arrivals.close()
         await self.writer.close()
         await self.announcer.close()
         await self.publisher.close()
@@ -113,6 +116,7 @@ def make(settings: Settings) -> Context:
         publisher=publisher,
         presence=Presence(redis),
         announcer=announcer,
+        arrivals=Arrivals(database, redis, settings.pusher_app_id, limit=settings.long_polls),
         writer=Writer(
             database.primary,
             on_stored=announcer.messages_stored,

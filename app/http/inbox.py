@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sanic.response import HTTPResponse
 
 from app.chat import conversations, messages
 from app.chat.conversations import Filters
+from app.chat.messages import Page
 from app.db import schema
 from app.db.writer import NewMessage
 from app.http import models
@@ -88,20 +89,63 @@ async def list_messages(call: Call) -> HTTPResponse:
 
 
 async def history(call: Call, *, stream: int) -> HTTPResponse:
-    """A page of history; whoever calls this has checked that the caller may read it."""
+    """A page of history; with ``wait`` an empty one is answered only when the time is over.
+
+    The edits after ``after_edit`` come with it. Whoever calls this has checked that the caller may
+    read the stream.
+    """
     context, query, conversation_id = call.context, call.query, call.ids["conversation_id"]
-    page = await messages.history(
-        context.routing,
-        conversation_id=conversation_id,
+    page = await _page(call, stream, query.known_seq)
+    edits, last_edit = await _edits(call, stream)
+    if query.wait and not page.items and not edits and not context.draining:
+        reached = await context.arrivals.wait(
+            conversation_id,
+            stream,
+            after_seq=query.after_seq,
+            # an edit of what the client does not show yet is no reason to answer
+            after_edit=last_edit,
+            caller=call.request.ctx.user,
+            seconds=query.wait,
+        )
+        if reached is not None:
+            # the primary holds it: so must the database that is read
+            page = await _page(call, stream, max(query.known_seq, reached.seq))
+            edits, last_edit = await _edits(call, stream)
+    document = {
+        "items": page.items,
+        "next_cursor": None,
+        "has_more": page.has_more,
+        "edits": edits,
+        "last_edit": last_edit,
+    }
+    return json(document, headers={READ_HEADER: page.target})
+
+
+async def _page(call: Call, stream: int, known_seq: int) -> Page:
+    query = call.query
+    return await messages.history(
+        call.context.routing,
+        conversation_id=call.ids["conversation_id"],
         stream=stream,
         after_seq=query.after_seq,
         before_seq=query.before_seq,
-        known_seq=query.known_seq,
+        known_seq=known_seq,
         limit=query.limit,
         caller=call.caller,
     )
-    document = {"items": page.items, "next_cursor": None, "has_more": page.has_more}
-    return json(document, headers={READ_HEADER: page.target})
+
+
+async def _edits(call: Call, stream: int) -> tuple[list[dict[str, Any]], int | None]:
+    query = call.query
+    if query.after_edit is None:
+        return [], None
+    return await messages.edited(
+        call.context.reads,
+        conversation_id=call.ids["conversation_id"],
+        stream=stream,
+        after_edit=query.after_edit,
+        known_seq=query.after_seq,
+    )
 
 
 @endpoints.add(

@@ -80,6 +80,14 @@ class ContextCollector(Collector):
         yield GaugeMetricFamily(
             "deskline_events_queue", "Events that wait to be published", context.publisher.queued
         )
+        yield GaugeMetricFamily(
+            "deskline_long_polls", "Requests that wait for messages", context.arrivals.waiting
+        )
+        yield _counter(
+            "deskline_long_poll_looks",
+            "Statements that looked for what is waited for",
+            context.arrivals.looks,
+        )
         reads = CounterMetricFamily(
             "deskline_history_reads",
             "Reads of history by where they went and why",

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from app.chat import text
+from app.chat.arrivals import WAIT_MAX_SECONDS
 from app.chat.attachments import PER_MESSAGE as ATTACHMENTS_PER_MESSAGE
 from app.chat.conversations import QUEUE_MAX
 from app.chat.messages import BODY_MAX_CHARACTERS, PAGE_MAX_MESSAGES
@@ -148,6 +149,11 @@ class MessagePage(Response):
     items: list[Message]
     next_cursor: None
     has_more: bool
+    edits: Annotated[
+        list[Message],
+        Field(description="with after_edit: earlier messages that were changed, as they are now"),
+    ]
+    last_edit: Annotated[int | None, Field(description="what to send as after_edit the next time")]
 
 
 class StreamSeqs(Response):
@@ -348,6 +354,30 @@ class WidgetMessageQuery(Request):
     known_seq: Annotated[
         Seq, Field(description="the highest seq of the stream that the reader knows")
     ] = 0
+    wait: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=WAIT_MAX_SECONDS,
+            description="with after_seq: seconds to wait for a message when there is none",
+        ),
+    ] = 0
+    after_edit: Annotated[
+        Seq | None,
+        Field(
+            description="with after_seq: the last_edit that the reader knows; tells the messages "
+            "up to after_seq that were edited or deleted since then"
+        ),
+    ] = None
+
+    @field_validator("wait", "after_edit")
+    @classmethod
+    def _only_forward(cls, value: int | None, info: ValidationInfo) -> int | None:
+        forward = info.data.get("after_seq") is not None and info.data.get("before_seq") is None
+        asked = value is not None if info.field_name == "after_edit" else value != 0
+        if asked and not forward:
+            raise ValueError("needs after_seq, and no before_seq")
+        return value
 
 
 class MessageQuery(WidgetMessageQuery):

@@ -121,6 +121,7 @@ async def _drain(app: App) -> None:
     """From now on /readyz says 503; returns when no request is being worked on."""
     made: context.Context = app.ctx.deskline
     made.draining = True
+    made.arrivals.release()
     while made.in_flight:  # noqa: ASYNC110  the drain is bounded by its caller and happens once
         await asyncio.sleep(0.02)
 
