@@ -390,6 +390,7 @@ class Book:
             "sent": len(self.sent),
             "acknowledged": sum(bool(sent.acknowledged) for sent in self.sent.values()),
             "stored": len(stored),
+            "stored_by_system": sum(row.sender_type == "system" for row in stored),
             "subscribed_streams": len(self.watches),
             "shown": sum(ways.values()),
             "live": ways["live"],

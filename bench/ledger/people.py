@@ -1,7 +1,8 @@
 """The cast: visitors and agents who talk, watch, reconnect, and write everything into the book.
 
-They do what the pages do (web/shared): one socket each; a subscription that succeeds, a hole in
-seq and a ``deskline:resync`` make them ask for what they miss; a slow poll is the safety net.
+They do what the pages do (web/shared): one socket each; a hole in seq makes them ask for what they
+miss, a new socket and a ``deskline:resync`` for what is new everywhere; a slow poll is the safety
+net.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ SILENCE_SECONDS: Final = 30.0
 PONG_SECONDS: Final = 6.0
 SWEEP_SECONDS: Final = 2.0
 HOLE_TRIES: Final = 6
+SYNC_GATHERS_SECONDS: Final = 0.05
+SYNC_CALLS: Final = 100
 SUBSCRIBE_PATIENCE_SECONDS: Final = 3.0
 # A browser has six connections to a server; what it fetches again and again waits for one of them.
 FETCHES_AT_ONCE: Final = 4
@@ -182,6 +185,7 @@ class Reader:
 
     def __init__(self, person: Person, watch: Watch) -> None:
         self.watch = watch
+        self.opened = False
         self.contiguous = 0
         self.highest = 0
         self._person = person
@@ -259,17 +263,25 @@ class Person:
         self.online = False
         self.came_online = asyncio.Event()
         self._other_channels: set[str] = set()
-        self._subscribed: set[str] = set()
         self._socket: Socket | None = None
         self._socket_id = ""
         self._fetching = asyncio.Semaphore(FETCHES_AT_ONCE)
+        self._sync_task: asyncio.Task[None] | None = None
+        self._sync_wanted: How | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._poll_at = 0.0
 
     # --- to be told by the subclasses
 
+    # where everything that is watched is caught up with in one call
+    sync_path = ""
+
     async def history(self, conversation_id: int, stream: str, query: dict[str, int]) -> Page:
         """A page of history."""
+        raise NotImplementedError
+
+    def known(self) -> dict[str, Any]:
+        """What is on the screen, as the call for catching up takes it."""
         raise NotImplementedError
 
     def check(self, message: Message, wire: Mapping[str, Any]) -> None:
@@ -307,14 +319,72 @@ class Person:
     @property
     def busy(self) -> bool:
         """Whether something is being fetched."""
-        return any(reader.busy for reader in self.readers.values())
+        syncing = self._sync_task is not None and not self._sync_task.done()
+        return syncing or any(reader.busy for reader in self.readers.values())
 
     async def fetch(
-        self, method: str, path: str, *, form: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        form: Mapping[str, str] | None = None,
     ) -> Answer:
         """As :meth:`World.ask`, but only a few at once: the others wait."""
         async with self._fetching:
-            return await self.world.ask(method, path, self.headers, form=form)
+            return await self.world.ask(method, path, self.headers, body, form=form)
+
+    # --- catching up with everything
+
+    def sync(self, how: How) -> None:
+        """Ask for what is new in all that is watched; calls while it runs are one more run."""
+        if not self.readers:
+            return
+        if self._sync_task is not None and not self._sync_task.done():
+            self._sync_wanted = how
+            return
+        self._sync_task = self.spawn(self._sync(how))
+
+    async def _sync(self, how: How) -> None:
+        # a new socket's channels are confirmed one after another
+        await asyncio.sleep(SYNC_GATHERS_SECONDS)
+        for _ in range(SYNC_CALLS):
+            self._sync_wanted = None
+            self.world.tally.counts[f"catch-ups: {how}"] += 1
+            try:
+                more = await self._sync_once(how)
+            except (WireError, Refused, KeyError, TypeError) as error:
+                self.world.tally.counts[f"catching up failed: {error}"] += 1
+                return
+            if not more:
+                if self._sync_wanted is None:
+                    return
+                how = self._sync_wanted
+        self.world.tally.counts["catch-ups without an end"] += 1
+
+    async def _sync_once(self, how: How) -> bool:
+        readers = {
+            (reader.watch.conversation_id, reader.watch.stream): reader
+            for reader in self.readers.values()
+        }
+        asked = {place: reader.contiguous for place, reader in readers.items()}
+        answer = await self.fetch("POST", self.sync_path, {"known": self.known()})
+        document = answer.json()
+        told: dict[tuple[int, str], list[Message]] = {}
+        for wire in document["messages"]:
+            message = message_of(wire)
+            self.check(message, wire)
+            told.setdefault((message.conversation_id, message.stream), []).append(message)
+        for place, messages in told.items():
+            reader = readers.get(place)
+            if reader is None:
+                self.world.book.foreign(f"{self.name} was told {messages[0].name} unasked")
+                continue
+            self.world.book.page(reader.watch, asked[place], [each.seq for each in messages])
+            for message in messages:
+                reader.take(message, how)
+        self.world.tally.counts["conversations gone"] += len(document["gone"])
+        return bool(document["more"])
 
     def watch_channel(self, channel: str, conversation_id: int, stream: str) -> Reader:
         """Show a stream of a conversation, live from its channel."""
@@ -358,7 +428,6 @@ class Person:
             finally:
                 self._set_online(False)
                 self._socket_id = ""
-                self._subscribed.clear()
             if not 4200 <= code < 4300:  # those say: come back at once
                 await self.world.pause(min(attempt, 5))
                 attempt += 1
@@ -389,8 +458,7 @@ class Person:
             self._poll_at = now + (
                 poll_seconds if self.online else min(poll_seconds, OFFLINE_POLL_SECONDS)
             ) * self.world.random.uniform(0.85, 1.15)
-            for reader in self.readers.values():
-                reader.catch_up("poll")
+            self.sync("poll")
 
     def _subscribe(self, channel: str) -> None:
         if self._socket_id:
@@ -429,13 +497,15 @@ class Person:
                     for name in (*self.readers, *self._other_channels):
                         self._subscribe(name)
                 case "pusher_internal:subscription_succeeded":
-                    self._subscribed.add(channel)
-                    if channel in self.readers:
-                        self.readers[channel].catch_up("subscribed")
+                    if (reader := self.readers.get(channel)) is not None:
+                        if reader.opened:
+                            self.sync("subscribed")
+                        else:  # a page that opens a conversation loads its history
+                            reader.opened = True
+                            reader.catch_up("subscribed")
                 case "deskline:resync":
                     self.world.tally.counts["resyncs"] += 1
-                    for reader in self.readers.values():
-                        reader.catch_up("resync")
+                    self.sync("resync")
                 case _:
                     self._housekeeping(event, told)
         except (orjson.JSONDecodeError, KeyError, TypeError, WireError) as error:
@@ -541,6 +611,13 @@ class Visitor(Person):
 
     conversation_id = 0
     inbox_id = 0
+    sync_path = "/api/v1/widget/sync"
+
+    def known(self) -> dict[str, Any]:
+        """The last seq without a hole of the own conversation."""
+        return {
+            str(reader.watch.conversation_id): reader.contiguous for reader in self.readers.values()
+        }
 
     async def open(self, inbox_key: str) -> dict[str, Any]:
         """Open the widget's session; gives its document. Raises Refused or WireError."""
@@ -597,6 +674,16 @@ class Visitor(Person):
 
 class Agent(Person):
     """A member of the staff with an own session."""
+
+    sync_path = "/api/v1/sync"
+
+    def known(self) -> dict[str, Any]:
+        """The last seqs without a hole, both streams of each conversation."""
+        seqs: dict[str, Any] = {}
+        for reader in self.readers.values():
+            watch = reader.watch
+            seqs.setdefault(str(watch.conversation_id), {})[watch.stream] = reader.contiguous
+        return seqs
 
     async def log_in(self, email: str, password: str) -> dict[str, Any]:
         """Log in; gives the document of GET /api/v1/me. Raises Refused or WireError."""

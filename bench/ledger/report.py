@@ -198,7 +198,10 @@ def table(told: dict[str, Any]) -> str:
     lines += ["", f"{'figure':<44} {'value':>12}", f"{'-' * 44} {'-' * 12}"]
     rows: list[tuple[str, Any]] = [
         ("messages sent / acknowledged", f"{figures['sent']} / {figures['acknowledged']}"),
-        ("stored in those conversations", figures["stored"]),
+        (
+            "stored in those conversations / by the system",
+            f"{figures['stored']} / {figures['stored_by_system']}",
+        ),
         ("shown to subscribers", figures["shown"]),
         ("… live over WebSocket", figures["live"]),
         ("… by the acknowledgement, to their sender", figures["own_acknowledgement"]),
