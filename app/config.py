@@ -133,6 +133,7 @@ class Settings:
     worker_host: str
     worker_port: int
     trusted_proxies: tuple[Network, ...]
+    store_visitor_address: bool
     web_root: Path
     data_dir: Path
     log_level: str
@@ -202,6 +203,12 @@ def _choice(*allowed: str) -> Callable[[str], str]:
 
 
 def _switch(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise ValueError("should be true or false")
+    return value == "true"
+
+
+def _yes_or_no(value: str) -> bool:
     if value not in ("true", "false"):
         raise ValueError("should be true or false")
     return value == "true"
@@ -512,6 +519,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "",
         "addresses and networks whose X-Forwarded-For is believed",
         _networks,
+    ),
+    _setting(
+        "STORE_VISITOR_ADDRESS",
+        "true | false",
+        "true",
+        "whether visitors' network addresses are kept and shown to the staff",
+        _yes_or_no,
     ),
     _setting(
         "WEB_ROOT",

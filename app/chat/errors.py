@@ -42,6 +42,14 @@ class Refused(ChatError):
         self.retry_seconds = retry_seconds
 
 
+class FieldsRefused(ChatError):
+    """Several fields of the request are wrong; ``fields`` says of each what it should be."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        super().__init__(", ".join(fields))
+        self.fields = dict(fields)
+
+
 class UnknownInbox(ChatError):
     """No inbox has this key."""
 

@@ -378,7 +378,8 @@ _w = schema.webhooks
 
 _LOCK_VISITORS = (
     select(_v.c.id, _v.c.inbox_id, _v.c.blocked_at)
-    .where(_v.c.id.in_(bindparam("ids", expanding=True)))
+    # one that was merged into another visitor is no more: its widget opens a new session
+    .where(_v.c.id.in_(bindparam("ids", expanding=True)), _v.c.merged_into_id.is_(None))
     .order_by(_v.c.id)
     .with_for_update()
 )

@@ -15,6 +15,7 @@ from app.bus.presence import Presence
 from app.bus.publisher import Publisher
 from app.chat.announce import Announcer
 from app.chat.arrivals import Arrivals
+from app.chat.doors import Doors
 from app.chat.logins import Logins
 from app.chat.second_factor import SecretBox
 from app.chat.visitors import VisitorTokens
@@ -55,6 +56,7 @@ class Context:
     arrivals: Arrivals
     writer: Writer
     visitor_tokens: VisitorTokens
+    doors: Doors
     rates: RateLimits
     login_per_account: AttemptLimit
     login_per_address: AttemptLimit
@@ -123,6 +125,7 @@ def make(settings: Settings) -> Context:
             primary_away=lambda: database.primary_away,
         ),
         visitor_tokens=VisitorTokens(settings.secret_key),
+        doors=Doors(database),
         rates=RateLimits(
             redis,
             {traffic: getattr(settings, f"rate_limit_{traffic}") for traffic in TRAFFIC},

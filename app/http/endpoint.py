@@ -16,7 +16,7 @@ from sanic import Blueprint, Request
 from sanic.response import HTTPResponse, raw
 
 from app.bus.limits import Scope, Traffic
-from app.chat import accounts, permissions
+from app.chat import accounts, permissions, visitors
 from app.chat.accounts import API_KEY_PREFIX, Browser, Session
 from app.chat.errors import NotFound, Refused
 from app.chat.permissions import Actor, Agent, Permission, VisitorIdentity
@@ -245,6 +245,8 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
         elif visitor is not None:
             request.ctx.user = f"visitor:{visitor.id}"
             _spend(endpoint, context, "caller", request.ctx.user)
+            if endpoint.audience == "visitor" and endpoint.method not in _SAFE_METHODS:
+                await context.doors.admit(request.ctx.client_address)
         call = Call(
             request,
             context,
@@ -255,7 +257,16 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
             _query(endpoint, request),
             _body(endpoint, request),
         )
-        return await endpoint.handler(call)
+        try:
+            return await endpoint.handler(call)
+        except NotFound:
+            # the token is read without asking the database whose it is, so that only a call that
+            # fails pays for finding out that its visitor was merged or erased
+            if visitor is not None and await context.database.run(
+                visitors.is_gone, context.database, visitor
+            ):
+                raise problems.not_authenticated() from None
+            raise
 
     return handle
 

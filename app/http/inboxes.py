@@ -106,6 +106,7 @@ async def change_inbox(call: Call) -> HTTPResponse:
         call.ids["inbox_id"],
         call.body.model_dump(exclude_unset=True),
     )
+    call.context.doors.forget()
     return json(_wire(call, row))
 
 
@@ -145,6 +146,7 @@ async def _set_archived(call: Call, *, away: bool) -> HTTPResponse:
         call.ids["inbox_id"],
         away=away,
     )
+    call.context.doors.forget()
     return json(_wire(call, row))
 
 

@@ -18,6 +18,7 @@ from pydantic import (
 from app.chat import text
 from app.chat.arrivals import WAIT_MAX_SECONDS
 from app.chat.attachments import PER_MESSAGE as ATTACHMENTS_PER_MESSAGE
+from app.chat.attributes import Attributes
 from app.chat.conversations import QUEUE_MAX
 from app.chat.messages import BODY_MAX_CHARACTERS, PAGE_MAX_MESSAGES
 
@@ -32,6 +33,10 @@ Timestamp = Annotated[
 # after a Field with the lengths: Annotated[str, Field(max_length=100), OneLine]
 NoNul: Final = text.NoNul
 OneLine: Final = text.OneLine
+Email = Annotated[
+    str, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$", examples=["ann@example.com"]), OneLine
+]
+Phone = Annotated[str, Field(min_length=3, max_length=40), OneLine]
 Seq = Annotated[int, Field(ge=0, le=2**31 - 1)]
 StreamName = Literal["public", "staff"]
 Status = Literal["open", "snoozed", "resolved"]
@@ -435,6 +440,20 @@ class NewWidgetMessage(Request):
         return body
 
 
+FormAnswer = Annotated[str, Field(max_length=2000), NoNul] | bool
+
+
+class FirstWidgetMessage(NewWidgetMessage):
+    form: Annotated[
+        dict[Annotated[str, Field(max_length=40)], FormAnswer] | None,
+        Field(
+            max_length=50,
+            description="the answers to the inbox's pre_chat, by the names of its fields",
+            examples=[{"name": "Ann Lee", "email": "ann@example.com"}],
+        ),
+    ] = None
+
+
 class NewMessage(NewWidgetMessage):
     kind: Literal["text", "note"] = "text"
 
@@ -469,11 +488,45 @@ class WidgetPage(Request):
     referrer: Annotated[str | None, _shortened(2000)] = None
 
 
+class WidgetPageRequest(Request):
+    url: Annotated[str, _shortened(2000), Field(min_length=1)]
+    title: Annotated[str | None, _shortened(300)] = None
+
+
+class WidgetIdentity(Request):
+    """Who the visitor is, as the site says."""
+
+    identifier: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=200,
+                description="what the site knows it by; only with identity_hash",
+            ),
+            OneLine,
+        ]
+        | None
+    ) = None
+    name: Annotated[str, Field(min_length=1, max_length=100), OneLine] | None = None
+    email: Email | None = None
+    phone: Phone | None = None
+    attributes: Attributes = Field(default_factory=dict)
+
+
 class WidgetSessionRequest(Request):
     inbox_key: Annotated[str, Field(min_length=1, max_length=64)]
     visitor_token: Annotated[str, Field(max_length=1000)] | None = None
     page: WidgetPage | None = None
     language: Annotated[str | None, _shortened(35)] = None
+    identity: WidgetIdentity | None = None
+    identity_hash: Annotated[
+        str | None,
+        Field(
+            max_length=128,
+            description="hex HMAC-SHA256 of identity.identifier with the inbox's identity secret",
+        ),
+    ] = None
 
 
 class WidgetVisitor(Response):

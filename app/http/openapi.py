@@ -210,6 +210,8 @@ def _problem_codes(endpoint: Endpoint) -> dict[int, list[str]]:
     codes = [*endpoint.problems, *_COMMON_PROBLEMS[endpoint.audience]]
     if endpoint.audience.startswith("staff") and endpoint.method != "GET":
         codes.append("csrf_failed")
+    if endpoint.audience == "visitor" and endpoint.method != "GET":
+        codes.append("visitor_blocked")
     if endpoint.limit is not None:
         codes.append("rate_limited")
     if endpoint.upload:

@@ -164,6 +164,11 @@ def from_exception(error: BaseException) -> Problem:  # noqa: PLR0911, PLR0912  
             return forbidden()
         case errors.Refused():
             return _refused(error)
+        case errors.FieldsRefused():
+            found = [{"field": name, "message": text} for name, text in error.fields.items()]
+            return Problem(
+                "invalid_request", "Correct the fields named in errors.", field_errors=found
+            )
         case errors.UnknownInbox():
             return Problem("unknown_inbox", "Check the data-inbox key of the widget's script tag.")
         case errors.InvalidCredentials():

@@ -36,6 +36,7 @@ from app.http import (
     static,
     sync,
     uploads,
+    visitors,
     webhooks,
     widget,
 )
@@ -64,6 +65,7 @@ AUDIENCES: Final = (
     attachments,
     canned,
     labels,
+    visitors,
     search,
     webhooks,
     reports,

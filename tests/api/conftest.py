@@ -73,7 +73,7 @@ class Visitor:
 
     def __init__(self, deskline: Deskline, **session: Any) -> None:
         self.http = httpx.Client(base_url=deskline.url, timeout=20)
-        self.session = self.open(deskline.inbox_key, **session)
+        self.session = self.open(session.pop("inbox_key", deskline.inbox_key), **session)
         self.http.headers["Authorization"] = f"Bearer {self.session['visitor_token']}"
 
     @property

@@ -133,11 +133,25 @@ def test_visitor_tokens_cannot_be_made_without_the_key() -> None:
         assert tokens.read(wrong) is None
 
 
-def test_visitor_tokens_grow_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_visitor_tokens_grow_old_for_calls_long_before_they_do_for_resuming(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     tokens = VisitorTokens(KEY)
-    token = tokens.make(VisitorIdentity(7, 3))
-    monkeypatch.setattr(visitors, "TOKEN_LIFETIME_SECONDS", -1)
-    assert tokens.read(token) is None
+    identity = VisitorIdentity(7, 3)
+    start = clock.now_source()
+    token = tokens.make(identity)
+    for later, calls, resumes in (
+        # another node's clock may be behind
+        (timedelta(seconds=-10), True, True),
+        (timedelta(hours=23), True, True),
+        (timedelta(hours=25), False, True),
+        (timedelta(days=399), False, True),
+        (timedelta(days=401), False, False),
+        (timedelta(hours=-1), False, False),
+    ):
+        monkeypatch.setattr(clock, "now_source", lambda later=later: start + later)
+        assert (tokens.read(token) is not None) is calls, later
+        assert (tokens.read_to_resume(token) is not None) is resumes, later
 
 
 @pytest.mark.parametrize(
@@ -174,6 +188,7 @@ def test_browser_names(user_agent: str, name: str | None) -> None:
     [
         ("https://a.example/b?c=d", "https://a.example/b?c=d"),
         ("javascript:alert(1)", None),
+        ("https://a.example/\x00", None),
         ("data:text/html,x", None),
         ("http://[", None),
         ("", None),
