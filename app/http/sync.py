@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sanic.response import HTTPResponse
 
-from app.chat import sync
+from app.chat import sync, visitors
 from app.chat.conversations import Filters
 from app.chat.sync import Known
 from app.db import schema
-from app.http import models_sync
+from app.http import models_sync, problems
 from app.http.endpoint import Call, Endpoints, json
 from app.http.models_sync import KnownSeqs
 
@@ -85,4 +85,8 @@ async def sync_visitor(call: Call) -> HTTPResponse:
         )
         for item, told in call.body.known.items()
     }
-    return json(await context.database.run(sync.for_visitor, context.database, call.who, known))
+    answer = await context.database.run(sync.for_visitor, context.database, call.who, known)
+    if answer["gone"] and await context.database.run(visitors.is_gone, context.database, call.who):
+        # nothing is gone: they moved to the visitor that this one turned out to be
+        raise problems.not_authenticated()
+    return json(answer)

@@ -211,6 +211,7 @@ def test_what_an_anonymous_visitor_wrote_moves_to_the_one_it_turns_out_to_be(
         anonymous.post(f"{path}/read", {"seq": 1}),
         anonymous.start("lost?"),
         anonymous.post("/page", {"url": "https://shop.example/"}),
+        anonymous.post("/sync", {"known": {str(conversation_id): 1}}),
     ):
         assert_problem(answer, 401, "not_authenticated")
     resumed = anonymous.open(signed.key, visitor_token=token)

@@ -40,6 +40,9 @@ export interface ApiOptions {
   headers: () => Record<string, string>
   /** Called once per 401 answer. */
   onUnauthenticated?: () => void
+  /** Called when a call is answered 401: gets a new identity, and the call is made once more. What it rejects with
+   * is what the call rejects with. */
+  renew?: () => Promise<void>
   fetch?: typeof fetch
   timeoutSeconds?: number
 }
@@ -50,12 +53,17 @@ export interface Api {
   postForm: <T>(path: string, form: Record<string, string>) => Promise<T>
 }
 
+interface CallInit {
+  body?: BodyInit
+  type?: string
+}
+
 export type Query = Record<string, string | number | null | undefined>
 
 export function createApi(options: ApiOptions): Api {
   const timeoutMs = (options.timeoutSeconds ?? 15) * 1000
 
-  async function call<T>(method: string, path: string, init: { body?: BodyInit; type?: string } = {}): Promise<T> {
+  async function call<T>(method: string, path: string, init: CallInit = {}, again = false): Promise<T> {
     const send = options.fetch ?? fetch
     const headers: Record<string, string> = { Accept: 'application/json', ...options.headers() }
     if (init.type) headers['Content-Type'] = init.type
@@ -74,6 +82,10 @@ export function createApi(options: ApiOptions): Api {
       throw new NetworkError(cause)
     }
     if (response.ok) return (text ? parse(text) : null) as T
+    if (response.status === 401 && options.renew && !again) {
+      await options.renew()
+      return call(method, path, init, true)
+    }
     if (response.status === 401) options.onUnauthenticated?.()
     const problem = parse(text)
     const retryAfter = Number(response.headers.get('Retry-After') ?? Number.NaN)

@@ -18,6 +18,7 @@ import { Outbox, type PendingMessage } from '@shared/outbox'
 import { startPolling } from '@shared/poll'
 import { Thread } from '@shared/thread'
 import { emptyTimeline, entries as toEntries, highestSeq, unreadCount } from '@shared/timeline'
+import { VisitorSession } from './session'
 
 export type Phase = 'idle' | 'opening' | 'ready' | 'failed'
 
@@ -25,7 +26,6 @@ const RETRY_MS = 4_000
 
 export const useWidget = defineStore('widget', () => {
   const inboxKey = new URLSearchParams(location.search).get('inbox') ?? ''
-  const tokenKey = `deskline:visitor:${inboxKey}`
   const storage = safeStorage()
 
   const phase = ref<Phase>('idle')
@@ -42,13 +42,31 @@ export const useWidget = defineStore('widget', () => {
   const readSeq = ref(0)
   const lastArrived = shallowRef<Message | null>(null)
 
-  let token = storage?.getItem(tokenKey) ?? null
   let page: WidgetPage | undefined
   let connection: Connection | null = null
   let thread: Thread | null = null
   let opening: Promise<void> | null = null
+  /** The visitor whose channel is listened to, and how to end that. */
+  let listening: { visitorId: number; stop: () => void } | null = null
 
-  const api = createApi({ headers: () => (token ? { Authorization: `Bearer ${token}` } : {}) })
+  const opener = createApi({ headers: () => ({}) })
+  const visitor = new VisitorSession({
+    storageKey: `deskline:visitor:${inboxKey}`,
+    storage,
+    open: (token) =>
+      opener.post<WidgetSession>('/api/v1/widget/session', {
+        inbox_key: inboxKey,
+        ...(token ? { visitor_token: token } : {}),
+        ...(page ? { page } : {}),
+        language: navigator.language,
+      }),
+    onOpened: (answer) => {
+      session.value = answer
+      listenTo(answer.visitor.id)
+      if (connection && answer.conversation) adopt(answer.conversation)
+    },
+  })
+  const api = createApi({ headers: () => visitor.headers(), renew: () => visitor.renew() })
   const outbox = new Outbox({
     storageKey: `deskline:outbox:widget:${inboxKey}`,
     storage,
@@ -75,7 +93,7 @@ export const useWidget = defineStore('widget', () => {
       : (conversation.value?.unread ?? 0),
   )
   /** Whether this browser has been here before, so that a session is worth opening before the visitor asks. */
-  const returning = computed(() => token !== null)
+  const returning = visitor.returning
 
   function setPage(value: WidgetPage): void {
     page = value
@@ -93,8 +111,7 @@ export const useWidget = defineStore('widget', () => {
     if (phase.value === 'ready') return
     phase.value = 'opening'
     try {
-      const answer = await fetchSession()
-      session.value = answer
+      const answer = await visitor.open()
       phase.value = 'ready'
       await connectLive(answer)
       if (answer.conversation) adopt(answer.conversation)
@@ -107,52 +124,18 @@ export const useWidget = defineStore('widget', () => {
     }
   }
 
-  async function fetchSession(): Promise<WidgetSession> {
-    const ask = (): Promise<WidgetSession> =>
-      api.post<WidgetSession>('/api/v1/widget/session', {
-        inbox_key: inboxKey,
-        ...(token ? { visitor_token: token } : {}),
-        ...(page ? { page } : {}),
-        language: navigator.language,
-      })
-    let answer: WidgetSession
-    try {
-      answer = await ask()
-    } catch (error) {
-      if (!token || !(error instanceof ApiError) || ![401, 403].includes(error.status)) throw error
-      // The visitor was erased or the key was changed: begin anew rather than show an error for ever.
-      token = null
-      answer = await ask()
-    }
-    token = answer.visitor_token
-    try {
-      storage?.setItem(tokenKey, token)
-    } catch {
-      // Storage full: the visitor is remembered for as long as the page lives.
-    }
-    return answer
-  }
-
   async function connectLive(answer: WidgetSession): Promise<void> {
     const { connect } = await import('@shared/connection')
     connection = connect({
       realtime: answer.realtime,
-      authorize: (endpoint, form) => api.postForm(endpoint, form),
+      authorize,
       onState: (state) => {
         connectionState.value = state
         if (state === 'online') outbox.resume()
       },
     })
     connectionState.value = connection.state
-    connection.subscribe(`private-visitor.${answer.visitor.id}`, {
-      events: {
-        // The first message was sent from another tab.
-        'conversation.created': (data: WidgetConversationEvent) => {
-          adopt({ read_seq: 0, unread: 0, ...data })
-        },
-      },
-      onCatchUp: () => void refresh().catch(() => undefined),
-    })
+    listenTo(answer.visitor.id)
     let polls = 0
     startPolling({
       state: () => connectionState.value,
@@ -169,9 +152,36 @@ export const useWidget = defineStore('widget', () => {
     })
   }
 
+  /** Signs a subscription. There an old token is answered 403, as everything that the protocol refuses. */
+  async function authorize(endpoint: string, form: Record<string, string>): Promise<{ auth: string }> {
+    try {
+      return await api.postForm(endpoint, form)
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== 403) throw error
+      await visitor.renew()
+      return api.postForm(endpoint, form)
+    }
+  }
+
+  /** The session may speak for another visitor than before: the one that this one turned out to be. */
+  function listenTo(visitorId: number): void {
+    if (!connection || listening?.visitorId === visitorId) return
+    listening?.stop()
+    const stop = connection.subscribe(`private-visitor.${visitorId}`, {
+      events: {
+        // The first message was sent from another tab.
+        'conversation.created': (data: WidgetConversationEvent) => {
+          adopt({ read_seq: 0, unread: 0, ...data })
+        },
+      },
+      onCatchUp: () => void refresh().catch(() => undefined),
+    })
+    listening = { visitorId, stop }
+  }
+
   /** Everything that events would have told, asked anew. */
   async function refresh(): Promise<void> {
-    const answer = await fetchSession()
+    const answer = await visitor.open()
     if (!answer.conversation) return
     adopt(answer.conversation)
     await thread?.catchUp({ public: answer.conversation.last_seq })

@@ -20,5 +20,9 @@ export default {
   errorNetwork: 'No connection to the server. It tries again by itself.',
   unknownInboxTitle: 'This chat is not set up',
   unknownInbox: 'The page names an inbox that does not exist. Please tell the site’s owner: check data-inbox in the script tag.',
+  archivedTitle: 'This chat is closed',
+  archived: 'The team does not answer here any more. Please contact the site in another way.',
+  blockedTitle: 'Messages are not taken',
+  blocked: 'The support team does not take messages from here.',
   poweredBy: 'Chat by {name}',
 }

@@ -22,6 +22,10 @@ const messages: typeof en = {
   errorNetwork: '無法連線到伺服器，系統會自動重試。',
   unknownInboxTitle: '此對話尚未設定完成',
   unknownInbox: '網頁指定的收件匣不存在。請通知網站管理者檢查 script 標籤中的 data-inbox。',
+  archivedTitle: '此對話已關閉',
+  archived: '客服團隊已不在這裡回覆，請以其他方式聯絡網站。',
+  blockedTitle: '無法傳送訊息',
+  blocked: '客服團隊不接受來自此處的訊息。',
   poweredBy: '由 {name} 提供對話服務',
 }
 
