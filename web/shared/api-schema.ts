@@ -4,6 +4,27 @@
  */
 
 export interface paths {
+    "/api/v1/attachments/{token}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Fetch a file
+         * @description Whoever knows the address of a file that the visitor may see gets it; a note's file needs a
+         *         login besides. Only PNG, JPEG, GIF and WebP are shown in the browser, the rest is saved.
+         */
+        get: operations["get_attachment"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/login": {
         parameters: {
             query?: never;
@@ -44,6 +65,130 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/business-hours": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All business hours, by name
+         * @description With whether they are open at this moment.
+         */
+        get: operations["list_business_hours"];
+        put?: never;
+        /**
+         * Make business hours
+         * @description Times are wall clock times of the time zone, whatever its clocks do.
+         */
+        post: operations["create_business_hours"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/business-hours/{hours_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Business hours
+         * @description With whether they are open at this moment.
+         */
+        get: operations["get_business_hours"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete business hours that no inbox has
+         * @description 409 names an inbox that has them.
+         */
+        delete: operations["delete_business_hours"];
+        options?: never;
+        head?: never;
+        /**
+         * Change business hours
+         * @description All inboxes that have them follow.
+         */
+        patch: operations["change_business_hours"];
+        trace?: never;
+    };
+    "/api/v1/canned-responses": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Canned responses, by shortcut
+         * @description Those for every inbox, and those of the inboxes that the caller sees.
+         */
+        get: operations["list_canned_responses"];
+        put?: never;
+        /**
+         * Make a canned response
+         * @description Shortcuts differ by more than their case.
+         */
+        post: operations["create_canned_response"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/canned-responses/{response_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One canned response
+         * @description As it is written, with its variables.
+         */
+        get: operations["get_canned_response"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a canned response
+         * @description For good.
+         */
+        delete: operations["delete_canned_response"];
+        options?: never;
+        head?: never;
+        /**
+         * Change a canned response
+         * @description What was sent with it stays as it was sent.
+         */
+        patch: operations["change_canned_response"];
+        trace?: never;
+    };
+    "/api/v1/canned-responses/{response_id}/render": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Fill a canned response for a conversation
+         * @description Variables without a value stay visible and are named, so that nobody sends them unseen.
+         */
+        post: operations["render_canned_response"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/conversations": {
         parameters: {
             query?: never;
@@ -52,7 +197,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Conversations, newest activity first
+         * Conversations by view and filters
          * @description A page of the list; always from the primary, because unread counts must be fresh.
          */
         get: operations["list_conversations"];
@@ -81,6 +226,50 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
+        /**
+         * Change what describes a conversation
+         * @description Its priority.
+         */
+        patch: operations["change_conversation"];
+        trace?: never;
+    };
+    "/api/v1/conversations/{conversation_id}/assign": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give a conversation to an agent, whoever has it
+         * @description Only to an active agent who sees the inbox.
+         */
+        post: operations["assign_conversation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/conversations/{conversation_id}/attachments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Upload a file for a message or a note
+         * @description The body is the file. Its id goes into a message's attachment_ids within 24 hours.
+         */
+        post: operations["upload_attachment"];
+        delete?: never;
+        options?: never;
+        head?: never;
         patch?: never;
         trace?: never;
     };
@@ -95,9 +284,49 @@ export interface paths {
         put?: never;
         /**
          * Take a conversation that nobody has
-         * @description One winner: the loser's 409 names the holder.
+         * @description One winner: the loser's 409 names the holder. Claiming what one has changes nothing.
          */
         post: operations["claim_conversation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/conversations/{conversation_id}/delivered": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Say what reached the own device
+         * @description The mark never moves back; what was read was also delivered.
+         */
+        post: operations["mark_delivered"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/conversations/{conversation_id}/labels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Set the labels of a conversation
+         * @description Exactly these: labels that are not named are taken away.
+         */
+        put: operations["set_labels"];
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -128,6 +357,74 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/conversations/{conversation_id}/messages/{stream}/{seq}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete an own message; admins: any
+         * @description Its place stays, without text and files. Admins are not bound to the time.
+         */
+        delete: operations["delete_message"];
+        options?: never;
+        head?: never;
+        /**
+         * Edit an own message
+         * @description Within DESKLINE_MESSAGE_EDIT_SECONDS after sending.
+         */
+        patch: operations["edit_message"];
+        trace?: never;
+    };
+    "/api/v1/conversations/{conversation_id}/participants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The agents who have a part in a conversation
+         * @description In the order in which they came; who holds it or writes in it is one by that.
+         */
+        get: operations["list_participants"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/conversations/{conversation_id}/participants/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Add an agent to the participants
+         * @description Only an active agent who sees the inbox.
+         */
+        put: operations["add_participant"];
+        post?: never;
+        /**
+         * Remove an agent from the participants
+         * @description Not the one who has the conversation.
+         */
+        delete: operations["remove_participant"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/conversations/{conversation_id}/read": {
         parameters: {
             query?: never;
@@ -146,6 +443,330 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/api/v1/conversations/{conversation_id}/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give the own conversation back
+         * @description It has no assignee afterwards; 409 with the holder when another agent has it.
+         */
+        post: operations["release_conversation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/conversations/{conversation_id}/reopen": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Open a resolved or snoozed conversation again
+         * @description With the version that resolving answered, it undoes only that.
+         */
+        post: operations["reopen_conversation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/conversations/{conversation_id}/resolve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Mark a conversation as done
+         * @description The visitor may rate it then, and opens it again by writing.
+         */
+        post: operations["resolve_conversation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/conversations/{conversation_id}/snooze": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Put a conversation aside for a time
+         * @description It opens by itself at that time, and when the visitor writes.
+         */
+        post: operations["snooze_conversation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/conversations/{conversation_id}/transfer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pass a conversation on to an agent or a team
+         * @description One's own, or one that nobody has. A team's conversation waits for a member to take it.
+         */
+        post: operations["transfer_conversation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/directory/inboxes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The inboxes that the caller sees
+         * @description Without the archived ones; with whether they are open at this moment.
+         */
+        get: operations["list_own_inboxes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/inboxes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Inboxes with all their settings
+         * @description The oldest first.
+         */
+        get: operations["list_inboxes"];
+        put?: never;
+        /**
+         * Make an inbox
+         * @description Without a key it gets a random one.
+         */
+        post: operations["create_inbox"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/inboxes/{inbox_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One inbox with all its settings
+         * @description Its identity secret is never in it.
+         */
+        get: operations["get_inbox"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Change an inbox
+         * @description Widgets show it when their visitor opens them the next time.
+         */
+        patch: operations["change_inbox"];
+        trace?: never;
+    };
+    "/api/v1/inboxes/{inbox_id}/archive": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Archive an inbox: its widget opens no more
+         * @description Conversations stay, and may be brought to their end.
+         */
+        post: operations["archive_inbox"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/inboxes/{inbox_id}/identity-secret": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make or replace the secret that signs visitors' identities
+         * @description Shown once. The site's server signs each identifier: hex(HMAC-SHA256(secret, identifier)).
+         */
+        post: operations["rotate_identity_secret"];
+        /**
+         * Take identities unverified again
+         * @description Identities may then tell a name and an address, but not who somebody is.
+         */
+        delete: operations["remove_identity_secret"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/inboxes/{inbox_id}/members": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The accounts that see an inbox by membership
+         * @description Accounts that see every inbox need no membership.
+         */
+        get: operations["list_inbox_members"];
+        /**
+         * Let exactly these accounts be members
+         * @description Members see the inbox from their next request on.
+         */
+        put: operations["set_inbox_members"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/inboxes/{inbox_id}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Bring an archived inbox back
+         * @description Its key opens it again.
+         */
+        post: operations["restore_inbox"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/inboxes/{inbox_id}/rotate-key": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give an inbox a new key
+         * @description The old key opens nothing from now on: change the snippet in the site's pages.
+         */
+        post: operations["rotate_inbox_key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/labels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All labels, by name
+         * @description At most 500.
+         */
+        get: operations["list_labels"];
+        put?: never;
+        /**
+         * Make a label
+         * @description Names differ by more than their case.
+         */
+        post: operations["create_label"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/labels/{label_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete a label, also from its conversations
+         * @description The conversations that lose it are announced.
+         */
+        delete: operations["delete_label"];
+        options?: never;
+        head?: never;
+        /**
+         * Rename or recolour a label
+         * @description The newest conversations that carry it are announced.
+         */
+        patch: operations["change_label"];
         trace?: never;
     };
     "/api/v1/me": {
@@ -168,7 +789,192 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/widget/conversations": {
+    "/api/v1/presence": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The agents who are present
+         * @description With whether they are online or away, by name.
+         */
+        get: operations["list_presence"];
+        put?: never;
+        /**
+         * Say that one is still there
+         * @description To be sent every 30 seconds; every other call of a logged-in agent says the same. A program
+         *         with an API key is never present.
+         */
+        post: operations["note_presence"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/reports/agents": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All figures, per agent
+         * @description A conversation counts for the agent who holds it or held it last.
+         */
+        get: operations["report_agents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/reports/csat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Ratings, per day
+         * @description Scores are 1 to 5.
+         */
+        get: operations["report_csat"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/reports/first-response": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Time to the first answer, per day of opening
+         * @description From the visitor's first message to the first message of an agent.
+         */
+        get: operations["report_first_response"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/reports/hours": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Conversations opened, per hour of the week
+         * @description In the hours of the time zone, also over a change of the clocks.
+         */
+        get: operations["report_hours"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/reports/inboxes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All figures, per inbox
+         * @description Inboxes without any conversation are there too.
+         */
+        get: operations["report_inboxes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/reports/resolution": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Time to resolution, per day of resolution
+         * @description From the first message to the resolution that lasted.
+         */
+        get: operations["report_resolution"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/reports/volume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Conversations opened and resolved, per day
+         * @description Days without any conversation are there too.
+         */
+        get: operations["report_volume"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Find messages and visitors
+         * @description Only in the caller's inboxes; notes are found too. New messages are found within seconds.
+         */
+        get: operations["find"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sync": {
         parameters: {
             query?: never;
             header?: never;
@@ -178,10 +984,268 @@ export interface paths {
         get?: never;
         put?: never;
         /**
+         * What was missed of the conversations that a client watches
+         * @description For the time after a lost connection: at most 200 conversations and 500 messages at once,
+         *         and `more` says that something is left. Reads the primary, so that nothing that was stored
+         *         before the call is missing.
+         */
+        post: operations["sync_staff"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All webhooks, by name
+         * @description At most 50; the secrets are not told.
+         */
+        get: operations["list_webhooks"];
+        put?: never;
+        /**
+         * Make a webhook
+         * @description The answer holds the secret; it is not told again.
+         */
+        post: operations["create_webhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{webhook_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One webhook
+         * @description Without its secret.
+         */
+        get: operations["get_webhook"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a webhook with the log of its deliveries
+         * @description What waits for it is not sent.
+         */
+        delete: operations["delete_webhook"];
+        options?: never;
+        head?: never;
+        /**
+         * Change a webhook
+         * @description What waits for a webhook that is switched off is sent when it is switched on again.
+         */
+        patch: operations["change_webhook"];
+        trace?: never;
+    };
+    "/api/v1/webhooks/{webhook_id}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The log of deliveries, newest first
+         * @description Kept for 30 days. What receivers answer is not kept beyond its status.
+         */
+        get: operations["list_webhook_deliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One delivery with what it says
+         * @description The payload as it is sent.
+         */
+        get: operations["get_webhook_delivery"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a delivery again, now
+         * @description Under the same ids, so that the receiver can tell a repeat.
+         */
+        post: operations["retry_webhook_delivery"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{webhook_id}/rotate-secret": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give a webhook a new secret
+         * @description It signs from now on; the old one signs nothing more.
+         */
+        post: operations["rotate_webhook_secret"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{webhook_id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a test delivery
+         * @description The worker sends it within a second or so; read the delivery to see how it went.
+         */
+        post: operations["test_webhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/widget/conversations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The own conversations, the newest first
+         * @description Resolved ones too.
+         */
+        get: operations["list_own_conversations"];
+        put?: never;
+        /**
          * Write the first message
          * @description Opens a conversation, unless the visitor has one: then the message goes there.
          */
         post: operations["start_conversation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/widget/conversations/{conversation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One own conversation
+         * @description With the place in the queue, while it waits for somebody to take it.
+         */
+        get: operations["get_own_conversation"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/widget/conversations/{conversation_id}/attachments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Upload a file for a message
+         * @description The body is the file. Its id goes into a message's attachment_ids within 24 hours.
+         */
+        post: operations["upload_own_attachment"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/widget/conversations/{conversation_id}/delivered": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Say what reached the visitor's device
+         * @description The mark never moves back; what was read was also delivered.
+         */
+        post: operations["mark_own_delivered"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/widget/conversations/{conversation_id}/end": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * End the own conversation
+         * @description It is resolved then; writing opens it again.
+         */
+        post: operations["end_own_conversation"];
         delete?: never;
         options?: never;
         head?: never;
@@ -206,6 +1270,50 @@ export interface paths {
          * @description 201 when it is durable; 200 with the stored message for a repeat.
          */
         post: operations["send_own_message"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/widget/conversations/{conversation_id}/messages/{seq}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete an own message
+         * @description Its place stays, without text and files.
+         */
+        delete: operations["delete_own_message"];
+        options?: never;
+        head?: never;
+        /**
+         * Edit an own message
+         * @description Within DESKLINE_MESSAGE_EDIT_SECONDS after sending.
+         */
+        patch: operations["edit_own_message"];
+        trace?: never;
+    };
+    "/api/v1/widget/conversations/{conversation_id}/rating": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Rate the help
+         * @description Only of a resolved conversation; it may be changed for 24 hours.
+         */
+        post: operations["rate_own_conversation"];
         delete?: never;
         options?: never;
         head?: never;
@@ -246,6 +1354,26 @@ export interface paths {
          * @description A token that is forged, too old or of another inbox makes a new visitor.
          */
         post: operations["open_session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/widget/sync": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What a visitor missed of its conversations
+         * @description As the staff's call, for the own conversations; notes never appear.
+         */
+        post: operations["sync_visitor"];
         delete?: never;
         options?: never;
         head?: never;
@@ -356,6 +1484,66 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** ActRequest */
+        ActRequest: {
+            /**
+             * Version
+             * @description the conversation's version that the caller saw: 409 when it has changed since
+             * @default null
+             */
+            version: number | null;
+        };
+        /** AgentFigures */
+        AgentFigures: {
+            /** @description null: held by nobody */
+            agent: components["schemas"]["UserRef"] | null;
+            csat: components["schemas"]["Ratings"];
+            first_response: components["schemas"]["Times"];
+            /** Opened */
+            opened: number;
+            resolution: components["schemas"]["Times"];
+            /** Resolved */
+            resolved: number;
+        };
+        /**
+         * AgentsReport
+         * @description Agents by name, with the conversations that they hold or held last.
+         */
+        AgentsReport: {
+            /** Items */
+            items: components["schemas"]["AgentFigures"][];
+        };
+        /** AssignRequest */
+        AssignRequest: {
+            /** User Id */
+            user_id: number;
+            /**
+             * Version
+             * @description the conversation's version that the caller saw: 409 when it has changed since
+             * @default null
+             */
+            version: number | null;
+        };
+        /**
+         * Attachment
+         * @description A file of a message; ``url`` is relative to the API's address.
+         */
+        Attachment: {
+            /** Content Type */
+            content_type: string;
+            /** Height Px */
+            height_px: number | null;
+            /** Id */
+            id: number;
+            /** Name */
+            name: string;
+            /** Size Bytes */
+            size_bytes: number;
+            /** Url */
+            url: string;
+            /** Width Px */
+            width_px: number | null;
+        };
         /** BroadcastingAuth */
         BroadcastingAuth: {
             /** Auth */
@@ -372,6 +1560,116 @@ export interface components {
             socket_id: string;
         };
         /**
+         * BusinessHours
+         * @description ``open`` and ``opens_at`` are of the moment of the answer.
+         */
+        BusinessHours: {
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            created_at: string;
+            /** Holidays */
+            holidays: components["schemas"]["HolidayAnswer"][];
+            /** Id */
+            id: number;
+            /** Name */
+            name: string;
+            /** Open */
+            open: boolean;
+            /** Opens At */
+            opens_at: string | null;
+            /** Time Zone */
+            time_zone: string;
+            weekly: components["schemas"]["WeeklyAnswer"];
+        };
+        /**
+         * BusinessHoursChange
+         * @description Fields that are left out stay as they are; a list is replaced as a whole.
+         */
+        BusinessHoursChange: {
+            /** Holidays */
+            holidays?: components["schemas"]["Holiday"][];
+            /** Name */
+            name?: string;
+            /**
+             * Time Zone
+             * @description of the IANA database
+             * @example Asia/Taipei
+             */
+            time_zone?: string;
+            weekly?: components["schemas"]["Weekly"];
+        };
+        /**
+         * BusinessHoursPage
+         * @description All of them, by name: there are at most 200.
+         */
+        BusinessHoursPage: {
+            /** Items */
+            items: components["schemas"]["BusinessHours"][];
+            /** Next Cursor */
+            next_cursor: null;
+        };
+        /**
+         * CannedResponse
+         * @description ``inbox_id`` null: for every inbox.
+         */
+        CannedResponse: {
+            /** Body */
+            body: string;
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            created_at: string;
+            /** Id */
+            id: number;
+            /** Inbox Id */
+            inbox_id: number | null;
+            /** Shortcut */
+            shortcut: string;
+            /** Title */
+            title: string;
+            /**
+             * Updated At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            updated_at: string;
+        };
+        /**
+         * CannedResponseChange
+         * @description Fields that are left out stay as they are.
+         */
+        CannedResponseChange: {
+            /**
+             * Body
+             * @description may hold {{visitor.name}}, {{visitor.email}}, {{visitor.phone}}, {{visitor.attributes.NAME}}, {{agent.name}}, {{agent.email}}, {{inbox.name}} and {{conversation.id}}
+             */
+            body?: string;
+            /** Inbox Id */
+            inbox_id?: number | null;
+            /**
+             * Shortcut
+             * @description what agents type after a slash
+             */
+            shortcut?: string;
+            /** Title */
+            title?: string;
+        };
+        /** CannedResponsePage */
+        CannedResponsePage: {
+            /** Items */
+            items: components["schemas"]["CannedResponse"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
          * Conversation
          * @description A conversation as staff see it; ``read_seq`` and ``unread`` are the reader's own.
          */
@@ -384,12 +1682,30 @@ export interface components {
              * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
+            csat: components["schemas"]["Rating"] | null;
+            /** First Response At */
+            first_response_at: string | null;
             /** Id */
             id: number;
             inbox: components["schemas"]["InboxRef"];
+            /** Labels */
+            labels: components["schemas"]["LabelRef"][];
+            /** @description the number of the last edit or deletion in each stream */
+            last_edit: components["schemas"]["StreamSeqs"];
             last_message: components["schemas"]["Message"] | null;
             last_seq: components["schemas"]["StreamSeqs"];
+            /**
+             * Priority
+             * @enum {string}
+             */
+            priority: "low" | "normal" | "high" | "urgent";
             read_seq: components["schemas"]["StreamSeqs"];
+            /** Resolved At */
+            resolved_at: string | null;
+            /** Snoozed Until */
+            snoozed_until: string | null;
+            /** Staff Delivered Seq */
+            staff_delivered_seq: number;
             /** Staff Read Seq */
             staff_read_seq: number;
             /**
@@ -397,6 +1713,8 @@ export interface components {
              * @enum {string}
              */
             status: "open" | "snoozed" | "resolved";
+            /** @description whose members should take it, once it was passed on */
+            team: components["schemas"]["TeamRef"] | null;
             /** Unread */
             unread: number;
             /**
@@ -409,12 +1727,19 @@ export interface components {
             /** Version */
             version: number;
             visitor: components["schemas"]["VisitorRef"];
+            /** Visitor Delivered Seq */
+            visitor_delivered_seq: number;
             /** Visitor Read Seq */
             visitor_read_seq: number;
+            /**
+             * Waiting Since
+             * @description since when the visitor waits; null when the staff had the last word
+             */
+            waiting_since: string | null;
         };
         /**
          * ConversationDetail
-         * @description A conversation with its visitor's context.
+         * @description A conversation with its participants and its visitor's context.
          */
         ConversationDetail: {
             assignee: components["schemas"]["UserRef"] | null;
@@ -425,12 +1750,39 @@ export interface components {
              * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
+            csat: components["schemas"]["Rating"] | null;
+            /** First Response At */
+            first_response_at: string | null;
+            /**
+             * Form
+             * @description what the visitor filled into the pre-chat form
+             */
+            form: {
+                [key: string]: unknown;
+            } | null;
             /** Id */
             id: number;
             inbox: components["schemas"]["InboxRef"];
+            /** Labels */
+            labels: components["schemas"]["LabelRef"][];
+            /** @description the number of the last edit or deletion in each stream */
+            last_edit: components["schemas"]["StreamSeqs"];
             last_message: components["schemas"]["Message"] | null;
             last_seq: components["schemas"]["StreamSeqs"];
+            /** Participants */
+            participants: components["schemas"]["Participant"][];
+            /**
+             * Priority
+             * @enum {string}
+             */
+            priority: "low" | "normal" | "high" | "urgent";
             read_seq: components["schemas"]["StreamSeqs"];
+            /** Resolved At */
+            resolved_at: string | null;
+            /** Snoozed Until */
+            snoozed_until: string | null;
+            /** Staff Delivered Seq */
+            staff_delivered_seq: number;
             /** Staff Read Seq */
             staff_read_seq: number;
             /**
@@ -438,6 +1790,8 @@ export interface components {
              * @enum {string}
              */
             status: "open" | "snoozed" | "resolved";
+            /** @description whose members should take it, once it was passed on */
+            team: components["schemas"]["TeamRef"] | null;
             /** Unread */
             unread: number;
             /**
@@ -451,8 +1805,15 @@ export interface components {
             version: number;
             visitor: components["schemas"]["VisitorRef"];
             visitor_context: components["schemas"]["VisitorContext"];
+            /** Visitor Delivered Seq */
+            visitor_delivered_seq: number;
             /** Visitor Read Seq */
             visitor_read_seq: number;
+            /**
+             * Waiting Since
+             * @description since when the visitor waits; null when the staff had the last word
+             */
+            waiting_since: string | null;
         };
         /** ConversationPage */
         ConversationPage: {
@@ -460,6 +1821,83 @@ export interface components {
             items: components["schemas"]["Conversation"][];
             /** Next Cursor */
             next_cursor: string | null;
+        };
+        /** ConversationPatch */
+        ConversationPatch: {
+            /**
+             * Priority
+             * @enum {string}
+             */
+            priority: "low" | "normal" | "high" | "urgent";
+            /**
+             * Version
+             * @description the conversation's version that the caller saw: 409 when it has changed since
+             * @default null
+             */
+            version: number | null;
+        };
+        /** ConversationRef */
+        ConversationRef: {
+            /** Id */
+            id: number;
+            inbox: components["schemas"]["InboxRef"];
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "open" | "snoozed" | "resolved";
+            visitor: components["schemas"]["VisitorRef"];
+        };
+        /**
+         * ConversationState
+         * @description How a conversation stands, for whoever wanted to change it.
+         */
+        ConversationState: {
+            assignee: components["schemas"]["UserRef"] | null;
+            /** Id */
+            id: number;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "open" | "snoozed" | "resolved";
+            /** Version */
+            version: number;
+        };
+        /** DeliveredResponse */
+        DeliveredResponse: {
+            /** Delivered Seq */
+            delivered_seq: number;
+        };
+        /**
+         * DirectoryInbox
+         * @description An inbox as agents need it.
+         */
+        DirectoryInbox: {
+            /** Auto Assign */
+            auto_assign: boolean;
+            /** Color */
+            color: string;
+            /** Id */
+            id: number;
+            /** Languages */
+            languages: string[];
+            /** Name */
+            name: string;
+            /** Open */
+            open: boolean;
+            /** Opens At */
+            opens_at: string | null;
+        };
+        /**
+         * DirectoryInboxPage
+         * @description All inboxes that the caller sees, by name: there are at most 1000.
+         */
+        DirectoryInboxPage: {
+            /** Items */
+            items: components["schemas"]["DirectoryInbox"][];
+            /** Next Cursor */
+            next_cursor: null;
         };
         /** FieldProblem */
         FieldProblem: {
@@ -473,6 +1911,50 @@ export interface components {
             conversation: components["schemas"]["WidgetConversation"];
             message: components["schemas"]["Message"];
         };
+        /**
+         * FormField
+         * @description A question before the first message. ``name``, ``email`` and ``phone`` are kept with the
+         *     visitor, everything with the conversation.
+         */
+        FormField: {
+            /** Label */
+            label: {
+                [key: string]: string;
+            };
+            /** Name */
+            name: string;
+            /**
+             * Options
+             * @description what a select offers
+             * @default []
+             */
+            options: string[];
+            /**
+             * Required
+             * @default false
+             */
+            required: boolean;
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "text" | "email" | "phone" | "textarea" | "select" | "checkbox";
+        };
+        /** FormFieldAnswer */
+        FormFieldAnswer: {
+            /** Label */
+            label: {
+                [key: string]: string;
+            };
+            /** Name */
+            name: string;
+            /** Options */
+            options: string[];
+            /** Required */
+            required: boolean;
+            /** Type */
+            type: string;
+        };
         /** Health */
         Health: {
             /**
@@ -481,12 +1963,331 @@ export interface components {
              */
             status: "ok";
         };
+        /**
+         * Holiday
+         * @description A date with hours of its own; without hours it is closed.
+         */
+        Holiday: {
+            /**
+             * Date
+             * Format: date
+             */
+            date: string;
+            /**
+             * Hours
+             * @description from and to, on the wall clock; an end before its start is on the next day
+             * @default []
+             * @example [
+             *       [
+             *         "09:00",
+             *         "12:30"
+             *       ],
+             *       [
+             *         "13:30",
+             *         "18:00"
+             *       ]
+             *     ]
+             */
+            hours: [
+                string,
+                string
+            ][];
+            /** Name */
+            name: string;
+        };
+        /** HolidayAnswer */
+        HolidayAnswer: {
+            /**
+             * Date
+             * Format: date
+             */
+            date: string;
+            /** Hours */
+            hours: [
+                string,
+                string
+            ][];
+            /** Name */
+            name: string;
+        };
+        /** HourOfWeek */
+        HourOfWeek: {
+            /** Hour */
+            hour: number;
+            /** Opened */
+            opened: number;
+            /**
+             * Weekday
+             * @description 1 is Monday
+             */
+            weekday: number;
+        };
+        /**
+         * HoursReport
+         * @description All 168 hours of the week.
+         */
+        HoursReport: {
+            /** Items */
+            items: components["schemas"]["HourOfWeek"][];
+        };
+        /**
+         * IdentitySecret
+         * @description ``identity_secret`` is shown this once.
+         */
+        IdentitySecret: {
+            /** Identity Secret */
+            identity_secret: string;
+        };
+        /**
+         * Inbox
+         * @description ``identity_verified``: whether it has an identity secret, so that identities are signed.
+         */
+        Inbox: {
+            /** Allowed Origins */
+            allowed_origins: string[];
+            /** Archived At */
+            archived_at: string | null;
+            /** Auto Assign */
+            auto_assign: boolean;
+            /** Business Hours Id */
+            business_hours_id: number | null;
+            /** Color */
+            color: string;
+            /** Consent */
+            consent: {
+                [key: string]: string;
+            };
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            created_at: string;
+            /** Csat Enabled */
+            csat_enabled: boolean;
+            /** Greeting */
+            greeting: string;
+            /** Greetings */
+            greetings: {
+                [key: string]: string;
+            };
+            /** Id */
+            id: number;
+            /** Identity Verified */
+            identity_verified: boolean;
+            /** Key */
+            key: string;
+            /** Languages */
+            languages: string[];
+            /** Name */
+            name: string;
+            offline_form: components["schemas"]["OfflineFormAnswer"];
+            /** Pre Chat */
+            pre_chat: components["schemas"]["FormFieldAnswer"][];
+            /** Retention Days */
+            retention_days: number | null;
+            /**
+             * Snippet
+             * @description what the site puts into its pages
+             */
+            snippet: string;
+            theme: components["schemas"]["ThemeAnswer"];
+        };
+        /**
+         * InboxChange
+         * @description Fields that are left out stay as they are; a list or an object is replaced as a whole.
+         */
+        InboxChange: {
+            /**
+             * Allowed Origins
+             * @description pages that may carry the widget; empty: any
+             */
+            allowed_origins?: string[];
+            /** Auto Assign */
+            auto_assign?: boolean;
+            /** Business Hours Id */
+            business_hours_id?: number | null;
+            /**
+             * Color
+             * @description #rrggbb
+             * @example #0d6b58
+             */
+            color?: string;
+            /**
+             * Consent
+             * @description text by language tag
+             * @example {
+             *       "en": "Welcome",
+             *       "zh-Hant-TW": "歡迎光臨"
+             *     }
+             */
+            consent?: {
+                [key: string]: string;
+            };
+            /** Csat Enabled */
+            csat_enabled?: boolean;
+            /**
+             * Greeting
+             * @description for whom greetings has no language
+             */
+            greeting?: string;
+            /**
+             * Greetings
+             * @description text by language tag
+             * @example {
+             *       "en": "Welcome",
+             *       "zh-Hant-TW": "歡迎光臨"
+             *     }
+             */
+            greetings?: {
+                [key: string]: string;
+            };
+            /** Languages */
+            languages?: string[];
+            /** Name */
+            name?: string;
+            offline_form?: components["schemas"]["OfflineForm"];
+            /** Pre Chat */
+            pre_chat?: components["schemas"]["FormField"][];
+            /** Retention Days */
+            retention_days?: number | null;
+            theme?: components["schemas"]["Theme"];
+        };
+        /** InboxFigures */
+        InboxFigures: {
+            csat: components["schemas"]["Ratings"];
+            first_response: components["schemas"]["Times"];
+            inbox: components["schemas"]["InboxRef"];
+            /** Opened */
+            opened: number;
+            resolution: components["schemas"]["Times"];
+            /** Resolved */
+            resolved: number;
+        };
+        /** InboxPage */
+        InboxPage: {
+            /** Items */
+            items: components["schemas"]["Inbox"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
         /** InboxRef */
         InboxRef: {
             /** Id */
             id: number;
             /** Name */
             name: string;
+        };
+        /**
+         * InboxesReport
+         * @description Every inbox that the caller sees, by name.
+         */
+        InboxesReport: {
+            /** Items */
+            items: components["schemas"]["InboxFigures"][];
+        };
+        /** KnownEdits */
+        KnownEdits: {
+            /**
+             * Public
+             * @default null
+             */
+            public: number | null;
+            /**
+             * Staff
+             * @default null
+             */
+            staff: number | null;
+        };
+        /** KnownNow */
+        KnownNow: {
+            edits: components["schemas"]["StreamSeqs"];
+            /** Public */
+            public: number | null;
+            /** Staff */
+            staff: number | null;
+        };
+        /**
+         * KnownSeqs
+         * @description The last seq that the client has of each stream; a stream that is left out is not told.
+         */
+        KnownSeqs: {
+            /**
+             * @description last_edit as the client has it; absent: the present one
+             * @default null
+             */
+            edits: components["schemas"]["KnownEdits"] | null;
+            /**
+             * Public
+             * @default null
+             */
+            public: number | null;
+            /**
+             * Staff
+             * @default null
+             */
+            staff: number | null;
+        };
+        /** Label */
+        Label: {
+            /** Color */
+            color: string;
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            created_at: string;
+            /** Id */
+            id: number;
+            /** Name */
+            name: string;
+        };
+        /**
+         * LabelChange
+         * @description Fields that are left out stay as they are.
+         */
+        LabelChange: {
+            /**
+             * Color
+             * @description #rrggbb
+             * @example #0d6b58
+             */
+            color?: string;
+            /** Name */
+            name?: string;
+        };
+        /**
+         * LabelPage
+         * @description All labels, by name: there are at most 500.
+         */
+        LabelPage: {
+            /** Items */
+            items: components["schemas"]["Label"][];
+            /** Next Cursor */
+            next_cursor: null;
+        };
+        /** LabelRef */
+        LabelRef: {
+            /** Color */
+            color: string;
+            /** Id */
+            id: number;
+            /** Name */
+            name: string;
+        };
+        /** LabelsRequest */
+        LabelsRequest: {
+            /** Label Ids */
+            label_ids: number[];
+            /**
+             * Version
+             * @description the conversation's version that the caller saw: 409 when it has changed since
+             * @default null
+             */
+            version: number | null;
         };
         /** LoginRequest */
         LoginRequest: {
@@ -511,14 +2312,27 @@ export interface components {
             user: components["schemas"]["User"];
         };
         /**
+         * MemberPage
+         * @description All members, by name: there are at most 1000.
+         */
+        MemberPage: {
+            /** Items */
+            items: components["schemas"]["UserRef"][];
+            /** Next Cursor */
+            next_cursor: null;
+        };
+        /** MembersRequest */
+        MembersRequest: {
+            /** User Ids */
+            user_ids: number[];
+        };
+        /**
          * Message
          * @description One message of a stream; ``seq`` counts 1, 2, 3 … per stream without holes.
          */
         Message: {
             /** Attachments */
-            attachments: {
-                [key: string]: unknown;
-            }[];
+            attachments: components["schemas"]["Attachment"][];
             /** Body */
             body: string;
             /** Client Id */
@@ -536,6 +2350,13 @@ export interface components {
             deleted_at: string | null;
             /** Edited At */
             edited_at: string | null;
+            /**
+             * Event
+             * @description what happened, for kind event: its type and more
+             */
+            event: {
+                [key: string]: unknown;
+            } | null;
             /**
              * Kind
              * @enum {string}
@@ -555,6 +2376,49 @@ export interface components {
              */
             stream: "public" | "staff";
         };
+        /** MessageEdit */
+        MessageEdit: {
+            /**
+             * Body
+             * @description the text; may be empty or blank only when there are attachments
+             */
+            body: string;
+        };
+        /** MessageHit */
+        MessageHit: {
+            conversation: components["schemas"]["ConversationRef"];
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            created_at: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "text" | "note" | "file" | "event";
+            sender: components["schemas"]["Sender"] | null;
+            /**
+             * Sender Type
+             * @enum {string}
+             */
+            sender_type: "visitor" | "agent" | "system";
+            /** Seq */
+            seq: number;
+            snippet: components["schemas"]["Snippet"];
+            /**
+             * Stream
+             * @enum {string}
+             */
+            stream: "public" | "staff";
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "message";
+        };
         /**
          * MessagePage
          * @description A page of one stream, ascending by seq; ``has_more`` says that the page was cut.
@@ -567,9 +2431,160 @@ export interface components {
             /** Next Cursor */
             next_cursor: null;
         };
+        /** NewBusinessHours */
+        NewBusinessHours: {
+            /** Holidays */
+            holidays?: components["schemas"]["Holiday"][];
+            /** Name */
+            name: string;
+            /**
+             * Time Zone
+             * @description of the IANA database
+             * @example Asia/Taipei
+             */
+            time_zone: string;
+            weekly: components["schemas"]["Weekly"];
+        };
+        /** NewCannedResponse */
+        NewCannedResponse: {
+            /**
+             * Body
+             * @description may hold {{visitor.name}}, {{visitor.email}}, {{visitor.phone}}, {{visitor.attributes.NAME}}, {{agent.name}}, {{agent.email}}, {{inbox.name}} and {{conversation.id}}
+             */
+            body: string;
+            /**
+             * Inbox Id
+             * @default null
+             */
+            inbox_id: number | null;
+            /**
+             * Shortcut
+             * @description what agents type after a slash
+             */
+            shortcut: string;
+            /** Title */
+            title: string;
+        };
+        /** NewInbox */
+        NewInbox: {
+            /**
+             * Allowed Origins
+             * @description pages that may carry the widget; empty: any
+             * @default []
+             */
+            allowed_origins: string[];
+            /**
+             * Auto Assign
+             * @default false
+             */
+            auto_assign: boolean;
+            /**
+             * Business Hours Id
+             * @default null
+             */
+            business_hours_id: number | null;
+            /**
+             * Color
+             * @description #rrggbb
+             * @default #0d6b58
+             * @example #0d6b58
+             */
+            color: string;
+            /**
+             * Consent
+             * @description text by language tag
+             * @default {}
+             * @example {
+             *       "en": "Welcome",
+             *       "zh-Hant-TW": "歡迎光臨"
+             *     }
+             */
+            consent: {
+                [key: string]: string;
+            };
+            /**
+             * Csat Enabled
+             * @description whether visitors are asked how it was, after resolution
+             * @default true
+             */
+            csat_enabled: boolean;
+            /**
+             * Greeting
+             * @description for whom greetings has no language
+             * @default
+             */
+            greeting: string;
+            /**
+             * Greetings
+             * @description text by language tag
+             * @default {}
+             * @example {
+             *       "en": "Welcome",
+             *       "zh-Hant-TW": "歡迎光臨"
+             *     }
+             */
+            greetings: {
+                [key: string]: string;
+            };
+            /**
+             * Key
+             * @description the widget's data-inbox
+             */
+            key?: string;
+            /** Languages */
+            languages?: string[];
+            /** Name */
+            name: string;
+            /**
+             * @default {
+             *       "enabled": false,
+             *       "message": {}
+             *     }
+             */
+            offline_form: components["schemas"]["OfflineForm"];
+            /**
+             * Pre Chat
+             * @default []
+             */
+            pre_chat: components["schemas"]["FormField"][];
+            /**
+             * Retention Days
+             * @default null
+             */
+            retention_days: number | null;
+            /**
+             * @default {
+             *       "color_scheme": "auto",
+             *       "launcher_text": {},
+             *       "position": "right"
+             *     }
+             */
+            theme: components["schemas"]["Theme"];
+        };
+        /** NewLabel */
+        NewLabel: {
+            /**
+             * Color
+             * @description #rrggbb
+             * @default #5b6b66
+             * @example #0d6b58
+             */
+            color: string;
+            /** Name */
+            name: string;
+        };
         /** NewMessage */
         NewMessage: {
-            /** Body */
+            /**
+             * Attachment Ids
+             * @description files that were uploaded to this conversation and not sent yet
+             * @default []
+             */
+            attachment_ids: number[];
+            /**
+             * Body
+             * @description the text; may be empty or blank only when there are attachments
+             */
             body: string;
             /**
              * Client Id
@@ -583,10 +2598,47 @@ export interface components {
              * @enum {string}
              */
             kind: "text" | "note";
+        } | {
+            body?: unknown;
+        } | {
+            attachment_ids: unknown;
+        };
+        /** NewWebhook */
+        NewWebhook: {
+            /**
+             * Active
+             * @default true
+             */
+            active: boolean;
+            /** Events */
+            events: ("conversation.created" | "conversation.assigned" | "conversation.snoozed" | "conversation.resolved" | "conversation.reopened" | "conversation.rated" | "message.created" | "message.updated")[];
+            /**
+             * Inbox Id
+             * @description null: events of every inbox
+             * @default null
+             */
+            inbox_id: number | null;
+            /** Name */
+            name: string;
+            /**
+             * Url
+             * @description http or https; deliveries are POSTed there
+             * @example https://example.com/deskline
+             */
+            url: string;
         };
         /** NewWidgetMessage */
         NewWidgetMessage: {
-            /** Body */
+            /**
+             * Attachment Ids
+             * @description files that were uploaded to this conversation and not sent yet
+             * @default []
+             */
+            attachment_ids: number[];
+            /**
+             * Body
+             * @description the text; may be empty or blank only when there are attachments
+             */
             body: string;
             /**
              * Client Id
@@ -594,6 +2646,92 @@ export interface components {
              * @description made by the sender; a repeat is stored once and answered 200
              */
             client_id: string;
+        } | {
+            body?: unknown;
+        } | {
+            attachment_ids: unknown;
+        };
+        /**
+         * OfflineForm
+         * @description What the widget says out of hours; messages are taken all the same.
+         */
+        OfflineForm: {
+            /**
+             * Enabled
+             * @default false
+             */
+            enabled: boolean;
+            /**
+             * Message
+             * @description text by language tag
+             * @default {}
+             * @example {
+             *       "en": "Welcome",
+             *       "zh-Hant-TW": "歡迎光臨"
+             *     }
+             */
+            message: {
+                [key: string]: string;
+            };
+        };
+        /** OfflineFormAnswer */
+        OfflineFormAnswer: {
+            /** Enabled */
+            enabled: boolean;
+            /** Message */
+            message: {
+                [key: string]: string;
+            };
+        };
+        /**
+         * Participant
+         * @description An agent who held the conversation, wrote in it or was added.
+         */
+        Participant: {
+            /**
+             * Since
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            since: string;
+            user: components["schemas"]["UserRef"];
+        };
+        /** ParticipantList */
+        ParticipantList: {
+            /** Items */
+            items: components["schemas"]["Participant"][];
+            /** Next Cursor */
+            next_cursor: null;
+        };
+        /**
+         * PresenceList
+         * @description Who is there; ``known`` is false while Redis is away, and then nobody is listed.
+         */
+        PresenceList: {
+            /** Items */
+            items: components["schemas"]["PresentAgent"][];
+            /** Known */
+            known: boolean;
+            /** Next Cursor */
+            next_cursor: null;
+        };
+        /** PresenceNoted */
+        PresenceNoted: {
+            /**
+             * Lifetime Seconds
+             * @description how long the caller counts as present without another call
+             */
+            lifetime_seconds: number;
+        };
+        /** PresentAgent */
+        PresentAgent: {
+            /**
+             * Availability
+             * @enum {string}
+             */
+            availability: "online" | "away";
+            user: components["schemas"]["UserRef"];
         };
         /**
          * ProblemDocument
@@ -602,6 +2740,11 @@ export interface components {
         ProblemDocument: {
             /** Code */
             code: string;
+            /**
+             * @description how the conversation stands (conflict)
+             * @default null
+             */
+            conversation: components["schemas"]["ConversationState"] | null;
             /** Detail */
             detail: string;
             /**
@@ -620,6 +2763,76 @@ export interface components {
             title: string;
             /** Type */
             type: string;
+        };
+        /**
+         * Rating
+         * @description What the visitor thought of the help, from 1 (bad) to 5 (good).
+         */
+        Rating: {
+            /**
+             * At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            at: string;
+            /** Comment */
+            comment: string | null;
+            /** Score */
+            score: number;
+        };
+        /** RatingRequest */
+        RatingRequest: {
+            /**
+             * Comment
+             * @default null
+             */
+            comment: string | null;
+            /** Score */
+            score: number;
+        };
+        /** Ratings */
+        Ratings: {
+            /** Average */
+            average: number | null;
+            /** Count */
+            count: number;
+            /**
+             * Scores
+             * @description how often each score, 1 to 5, was given
+             */
+            scores: {
+                [key: string]: number;
+            };
+        };
+        /** RatingsDay */
+        RatingsDay: {
+            /** Average */
+            average: number | null;
+            /** Count */
+            count: number;
+            /**
+             * Date
+             * Format: date
+             * @example 2026-11-23
+             */
+            date: string;
+            /**
+             * Scores
+             * @description how often each score, 1 to 5, was given
+             */
+            scores: {
+                [key: string]: number;
+            };
+        };
+        /**
+         * RatingsReport
+         * @description Every day of the span.
+         */
+        RatingsReport: {
+            /** Items */
+            items: components["schemas"]["RatingsDay"][];
+            total: components["schemas"]["Ratings"];
         };
         /** ReadRequest */
         ReadRequest: {
@@ -667,6 +2880,31 @@ export interface components {
             /** Wssport */
             wssPort: number;
         };
+        /** RenderRequest */
+        RenderRequest: {
+            /** Conversation Id */
+            conversation_id: number;
+        };
+        /**
+         * Rendered
+         * @description ``unknown_variables`` have no value here; they stand in the body as they were written.
+         */
+        Rendered: {
+            /** Body */
+            body: string;
+            /** Unknown Variables */
+            unknown_variables: string[];
+        };
+        /**
+         * SearchPage
+         * @description Newest first. A page may be short, even empty, while there is a next one.
+         */
+        SearchPage: {
+            /** Items */
+            items: (components["schemas"]["MessageHit"] | components["schemas"]["VisitorHit"])[];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
         /** Sender */
         Sender: {
             /** Avatar Url */
@@ -676,12 +2914,268 @@ export interface components {
             /** Name */
             name: string | null;
         };
+        /**
+         * Snippet
+         * @description A piece of the text on one line, and the places of the hits in it.
+         */
+        Snippet: {
+            /**
+             * Highlights
+             * @description [start, end] in UTF-16 code units, as JavaScript counts
+             */
+            highlights: number[][];
+            /** Text */
+            text: string;
+        };
+        /** SnoozeRequest */
+        SnoozeRequest: {
+            /**
+             * Until
+             * Format: date-time
+             * @example 2026-11-24T09:00:00Z
+             */
+            until: string;
+            /**
+             * Version
+             * @description the conversation's version that the caller saw: 409 when it has changed since
+             * @default null
+             */
+            version: number | null;
+        };
         /** StreamSeqs */
         StreamSeqs: {
             /** Public */
             public: number;
             /** Staff */
             staff: number;
+        };
+        /**
+         * Sync
+         * @description What was missed. ``known`` is what to send the next time; ``more``: ask again at once.
+         */
+        Sync: {
+            /**
+             * Conversations
+             * @description the known ones as they are now
+             */
+            conversations: components["schemas"]["Conversation"][];
+            /**
+             * Edits
+             * @description known messages that were edited or deleted, as they are
+             */
+            edits: components["schemas"]["Message"][];
+            /**
+             * Gone
+             * @description known ones that the caller may not see (any more)
+             */
+            gone: number[];
+            /** Known */
+            known: {
+                [key: string]: components["schemas"]["KnownNow"];
+            };
+            /**
+             * Messages
+             * @description ascending per conversation and stream
+             */
+            messages: components["schemas"]["Message"][];
+            /** More */
+            more: boolean;
+            /**
+             * New
+             * @description of the view, without their messages
+             */
+            new: components["schemas"]["Conversation"][];
+        };
+        /** SyncRequest */
+        SyncRequest: {
+            /**
+             * Assignee
+             * @default null
+             */
+            assignee: number | null;
+            /**
+             * Inbox
+             * @default null
+             */
+            inbox: number | null;
+            /**
+             * Known
+             * @description by the conversation's id; a plain number is the last public seq
+             * @example {
+             *       "12": {
+             *         "edits": {
+             *           "public": 1,
+             *           "staff": 0
+             *         },
+             *         "public": 40,
+             *         "staff": 3
+             *       }
+             *     }
+             */
+            known: {
+                [key: string]: number | components["schemas"]["KnownSeqs"];
+            };
+            /**
+             * Label
+             * @default null
+             */
+            label: number | null;
+            /**
+             * Priority
+             * @default null
+             */
+            priority: ("low" | "normal" | "high" | "urgent") | null;
+            /**
+             * Since
+             * @default null
+             */
+            since: string | null;
+            /**
+             * Status
+             * @default null
+             */
+            status: ("open" | "snoozed" | "resolved") | null;
+            /**
+             * Team
+             * @default null
+             */
+            team: number | null;
+            /**
+             * View
+             * @description tells the conversations of this view that are not in known
+             * @default null
+             */
+            view: ("mine" | "unassigned" | "team" | "all") | null;
+            /**
+             * Visitor
+             * @default null
+             */
+            visitor: number | null;
+        };
+        /** TeamRef */
+        TeamRef: {
+            /** Id */
+            id: number;
+            /** Name */
+            name: string;
+        };
+        /**
+         * Theme
+         * @description How the widget stands on the page.
+         */
+        Theme: {
+            /**
+             * Color Scheme
+             * @description auto: as the visitor's system
+             * @default auto
+             * @enum {string}
+             */
+            color_scheme: "auto" | "light" | "dark";
+            /**
+             * Launcher Text
+             * @description text by language tag
+             * @default {}
+             * @example {
+             *       "en": "Welcome",
+             *       "zh-Hant-TW": "歡迎光臨"
+             *     }
+             */
+            launcher_text: {
+                [key: string]: string;
+            };
+            /**
+             * Position
+             * @default right
+             * @enum {string}
+             */
+            position: "left" | "right";
+        };
+        /** ThemeAnswer */
+        ThemeAnswer: {
+            /** Color Scheme */
+            color_scheme: string;
+            /** Launcher Text */
+            launcher_text: {
+                [key: string]: string;
+            };
+            /** Position */
+            position: string;
+        };
+        /** Times */
+        Times: {
+            /** Count */
+            count: number;
+            /**
+             * Median Seconds
+             * @description seconds; null of nothing
+             * @example 42.5
+             */
+            median_seconds: number | null;
+            /**
+             * P90 Seconds
+             * @description seconds; null of nothing
+             * @example 42.5
+             */
+            p90_seconds: number | null;
+        };
+        /** TimesDay */
+        TimesDay: {
+            /** Count */
+            count: number;
+            /**
+             * Date
+             * Format: date
+             * @example 2026-11-23
+             */
+            date: string;
+            /**
+             * Median Seconds
+             * @description seconds; null of nothing
+             * @example 42.5
+             */
+            median_seconds: number | null;
+            /**
+             * P90 Seconds
+             * @description seconds; null of nothing
+             * @example 42.5
+             */
+            p90_seconds: number | null;
+        };
+        /**
+         * TimesReport
+         * @description Every day of the span.
+         */
+        TimesReport: {
+            /** Items */
+            items: components["schemas"]["TimesDay"][];
+            total: components["schemas"]["Times"];
+        };
+        /**
+         * TransferRequest
+         * @description Exactly one of ``user_id`` and ``team_id``.
+         */
+        TransferRequest: {
+            /**
+             * Note
+             * @default null
+             */
+            note: string | null;
+            /**
+             * Team Id
+             * @default null
+             */
+            team_id: number | null;
+            /**
+             * User Id
+             * @default null
+             */
+            user_id: number | null;
+            /**
+             * Version
+             * @description the conversation's version that the caller saw: 409 when it has changed since
+             * @default null
+             */
+            version: number | null;
         };
         /** User */
         User: {
@@ -739,6 +3233,34 @@ export interface components {
             /** Referrer */
             referrer: string | null;
         };
+        /** VisitorHit */
+        VisitorHit: {
+            /**
+             * Conversation Id
+             * @description the visitor's newest
+             */
+            conversation_id: number | null;
+            /**
+             * Field
+             * @enum {string}
+             */
+            field: "name" | "email" | "identifier" | "phone" | "attributes";
+            inbox: components["schemas"]["InboxRef"];
+            /**
+             * Last Seen At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            last_seen_at: string;
+            snippet: components["schemas"]["Snippet"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "visitor";
+            visitor: components["schemas"]["VisitorRef"];
+        };
         /** VisitorRef */
         VisitorRef: {
             /** Email */
@@ -747,6 +3269,379 @@ export interface components {
             id: number;
             /** Name */
             name: string;
+        };
+        /** VolumeDay */
+        VolumeDay: {
+            /**
+             * Date
+             * Format: date
+             * @example 2026-11-23
+             */
+            date: string;
+            /** Opened */
+            opened: number;
+            /** Resolved */
+            resolved: number;
+        };
+        /**
+         * VolumeReport
+         * @description Every day of the span.
+         */
+        VolumeReport: {
+            /** Items */
+            items: components["schemas"]["VolumeDay"][];
+            total: components["schemas"]["VolumeTotal"];
+        };
+        /** VolumeTotal */
+        VolumeTotal: {
+            /** Opened */
+            opened: number;
+            /** Resolved */
+            resolved: number;
+        };
+        /** Webhook */
+        Webhook: {
+            /** Active */
+            active: boolean;
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            created_at: string;
+            /** Events */
+            events: string[];
+            /** Id */
+            id: number;
+            inbox: components["schemas"]["InboxRef"] | null;
+            /** Name */
+            name: string;
+            /** Url */
+            url: string;
+        };
+        /**
+         * WebhookChange
+         * @description Fields that are left out stay as they are.
+         */
+        WebhookChange: {
+            /** Active */
+            active?: boolean;
+            /** Events */
+            events?: ("conversation.created" | "conversation.assigned" | "conversation.snoozed" | "conversation.resolved" | "conversation.reopened" | "conversation.rated" | "message.created" | "message.updated")[];
+            /**
+             * Inbox Id
+             * @description null: events of every inbox
+             */
+            inbox_id?: number | null;
+            /** Name */
+            name?: string;
+            /**
+             * Url
+             * @description http or https; deliveries are POSTed there
+             * @example https://example.com/deskline
+             */
+            url?: string;
+        };
+        /**
+         * WebhookDelivery
+         * @description ``event_id`` is the same for every attempt and webhook: receivers tell repeats by it.
+         */
+        WebhookDelivery: {
+            /** Attempts */
+            attempts: number;
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            created_at: string;
+            /** Delivered At */
+            delivered_at: string | null;
+            /** Duration Ms */
+            duration_ms: number | null;
+            /** Error */
+            error: string | null;
+            /** Event */
+            event: string;
+            /** Event Id */
+            event_id: string;
+            /** Id */
+            id: number;
+            /** Next Attempt At */
+            next_attempt_at: string | null;
+            /** Response Status */
+            response_status: number | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "pending" | "delivered" | "failed";
+            /** Webhook Id */
+            webhook_id: number;
+        };
+        /** WebhookDeliveryDetail */
+        WebhookDeliveryDetail: {
+            /** Attempts */
+            attempts: number;
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            created_at: string;
+            /** Delivered At */
+            delivered_at: string | null;
+            /** Duration Ms */
+            duration_ms: number | null;
+            /** Error */
+            error: string | null;
+            /** Event */
+            event: string;
+            /** Event Id */
+            event_id: string;
+            /** Id */
+            id: number;
+            /** Next Attempt At */
+            next_attempt_at: string | null;
+            /**
+             * Payload
+             * @description what is sent: id (the event_id), event, created_at, inbox, conversation and, for message events, message; empty after the person was erased
+             */
+            payload: {
+                [key: string]: unknown;
+            };
+            /** Response Status */
+            response_status: number | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "pending" | "delivered" | "failed";
+            /** Webhook Id */
+            webhook_id: number;
+        };
+        /** WebhookDeliveryPage */
+        WebhookDeliveryPage: {
+            /** Items */
+            items: components["schemas"]["WebhookDelivery"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
+         * WebhookPage
+         * @description All webhooks, by name: there are at most 50.
+         */
+        WebhookPage: {
+            /** Items */
+            items: components["schemas"]["Webhook"][];
+            /** Next Cursor */
+            next_cursor: null;
+        };
+        /** WebhookWithSecret */
+        WebhookWithSecret: {
+            /** Active */
+            active: boolean;
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             * @example 2026-11-23T08:15:30.123456Z
+             */
+            created_at: string;
+            /** Events */
+            events: string[];
+            /** Id */
+            id: number;
+            inbox: components["schemas"]["InboxRef"] | null;
+            /** Name */
+            name: string;
+            /**
+             * Secret
+             * @description shown this once; X-Deskline-Signature is t=TIMESTAMP,v1=HEX with the HMAC-SHA256 of TIMESTAMP, a full stop and the body, keyed with it
+             */
+            secret: string;
+            /** Url */
+            url: string;
+        };
+        /**
+         * Weekly
+         * @description The hours of each day of the week; an empty list is a closed day.
+         */
+        Weekly: {
+            /**
+             * Fri
+             * @description from and to, on the wall clock; an end before its start is on the next day
+             * @default []
+             * @example [
+             *       [
+             *         "09:00",
+             *         "12:30"
+             *       ],
+             *       [
+             *         "13:30",
+             *         "18:00"
+             *       ]
+             *     ]
+             */
+            fri: [
+                string,
+                string
+            ][];
+            /**
+             * Mon
+             * @description from and to, on the wall clock; an end before its start is on the next day
+             * @default []
+             * @example [
+             *       [
+             *         "09:00",
+             *         "12:30"
+             *       ],
+             *       [
+             *         "13:30",
+             *         "18:00"
+             *       ]
+             *     ]
+             */
+            mon: [
+                string,
+                string
+            ][];
+            /**
+             * Sat
+             * @description from and to, on the wall clock; an end before its start is on the next day
+             * @default []
+             * @example [
+             *       [
+             *         "09:00",
+             *         "12:30"
+             *       ],
+             *       [
+             *         "13:30",
+             *         "18:00"
+             *       ]
+             *     ]
+             */
+            sat: [
+                string,
+                string
+            ][];
+            /**
+             * Sun
+             * @description from and to, on the wall clock; an end before its start is on the next day
+             * @default []
+             * @example [
+             *       [
+             *         "09:00",
+             *         "12:30"
+             *       ],
+             *       [
+             *         "13:30",
+             *         "18:00"
+             *       ]
+             *     ]
+             */
+            sun: [
+                string,
+                string
+            ][];
+            /**
+             * Thu
+             * @description from and to, on the wall clock; an end before its start is on the next day
+             * @default []
+             * @example [
+             *       [
+             *         "09:00",
+             *         "12:30"
+             *       ],
+             *       [
+             *         "13:30",
+             *         "18:00"
+             *       ]
+             *     ]
+             */
+            thu: [
+                string,
+                string
+            ][];
+            /**
+             * Tue
+             * @description from and to, on the wall clock; an end before its start is on the next day
+             * @default []
+             * @example [
+             *       [
+             *         "09:00",
+             *         "12:30"
+             *       ],
+             *       [
+             *         "13:30",
+             *         "18:00"
+             *       ]
+             *     ]
+             */
+            tue: [
+                string,
+                string
+            ][];
+            /**
+             * Wed
+             * @description from and to, on the wall clock; an end before its start is on the next day
+             * @default []
+             * @example [
+             *       [
+             *         "09:00",
+             *         "12:30"
+             *       ],
+             *       [
+             *         "13:30",
+             *         "18:00"
+             *       ]
+             *     ]
+             */
+            wed: [
+                string,
+                string
+            ][];
+        };
+        /** WeeklyAnswer */
+        WeeklyAnswer: {
+            /** Fri */
+            fri: [
+                string,
+                string
+            ][];
+            /** Mon */
+            mon: [
+                string,
+                string
+            ][];
+            /** Sat */
+            sat: [
+                string,
+                string
+            ][];
+            /** Sun */
+            sun: [
+                string,
+                string
+            ][];
+            /** Thu */
+            thu: [
+                string,
+                string
+            ][];
+            /** Tue */
+            tue: [
+                string,
+                string
+            ][];
+            /** Wed */
+            wed: [
+                string,
+                string
+            ][];
         };
         /**
          * WidgetConversation
@@ -763,10 +3658,26 @@ export interface components {
             created_at: string;
             /** Id */
             id: number;
+            /**
+             * Last Edit
+             * @description the number of the last edit or deletion
+             */
+            last_edit: number;
+            last_message: components["schemas"]["Message"] | null;
             /** Last Seq */
             last_seq: number;
+            /**
+             * Queue Position
+             * @description 1: next; 101: further back than 100; null: somebody has it, or no answer is waited for
+             */
+            queue_position: number | null;
+            rating: components["schemas"]["Rating"] | null;
             /** Read Seq */
             read_seq: number;
+            /** Resolved At */
+            resolved_at: string | null;
+            /** Staff Delivered Seq */
+            staff_delivered_seq: number;
             /** Staff Read Seq */
             staff_read_seq: number;
             /**
@@ -777,10 +3688,48 @@ export interface components {
             /** Unread */
             unread: number;
         };
-        /** WidgetInbox */
+        /** WidgetConversationPage */
+        WidgetConversationPage: {
+            /** Items */
+            items: components["schemas"]["WidgetConversation"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
+         * WidgetFormField
+         * @description A question before the first message; ``options`` are those of a select.
+         */
+        WidgetFormField: {
+            /** Label */
+            label: string;
+            /** Name */
+            name: string;
+            /** Options */
+            options: string[];
+            /** Required */
+            required: boolean;
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "text" | "email" | "phone" | "textarea" | "select" | "checkbox";
+        };
+        /**
+         * WidgetInbox
+         * @description The inbox in the visitor's language. ``opens_at`` is told when it is closed.
+         */
         WidgetInbox: {
             /** Color */
             color: string;
+            /** Consent */
+            consent: string | null;
+            /** Csat Enabled */
+            csat_enabled: boolean;
+            /**
+             * Form Required
+             * @description whether the first message needs an answer to pre_chat
+             */
+            form_required: boolean;
             /** Greeting */
             greeting: string;
             /** Id */
@@ -789,6 +3738,39 @@ export interface components {
             languages: string[];
             /** Name */
             name: string;
+            offline_form: components["schemas"]["WidgetOfflineForm"];
+            /** Open */
+            open: boolean;
+            /** Opens At */
+            opens_at: string | null;
+            /** Pre Chat */
+            pre_chat: components["schemas"]["WidgetFormField"][];
+            theme: components["schemas"]["WidgetTheme"];
+        };
+        /** WidgetKnownNow */
+        WidgetKnownNow: {
+            /** Edits */
+            edits: number;
+            /** Seq */
+            seq: number;
+        };
+        /** WidgetKnownSeqs */
+        WidgetKnownSeqs: {
+            /**
+             * Edits
+             * @description last_edit as the client has it; absent: the present one
+             * @default null
+             */
+            edits: number | null;
+            /** Seq */
+            seq: number;
+        };
+        /** WidgetOfflineForm */
+        WidgetOfflineForm: {
+            /** Enabled */
+            enabled: boolean;
+            /** Message */
+            message: string | null;
         };
         /** WidgetPage */
         WidgetPage: {
@@ -839,6 +3821,62 @@ export interface components {
              */
             visitor_token: string | null;
         };
+        /**
+         * WidgetSync
+         * @description What was missed. ``known`` is what to send the next time; ``more``: ask again at once.
+         */
+        WidgetSync: {
+            /** Conversations */
+            conversations: components["schemas"]["WidgetConversation"][];
+            /** Edits */
+            edits: components["schemas"]["Message"][];
+            /** Gone */
+            gone: number[];
+            /** Known */
+            known: {
+                [key: string]: components["schemas"]["WidgetKnownNow"];
+            };
+            /** Messages */
+            messages: components["schemas"]["Message"][];
+            /** More */
+            more: boolean;
+            /**
+             * New
+             * @description own ones that are not in known, the newest first
+             */
+            new: components["schemas"]["WidgetConversation"][];
+        };
+        /** WidgetSyncRequest */
+        WidgetSyncRequest: {
+            /**
+             * Known
+             * @description by the conversation's id; a plain number is the last seq
+             * @example {
+             *       "12": {
+             *         "edits": 1,
+             *         "seq": 40
+             *       }
+             *     }
+             */
+            known: {
+                [key: string]: number | components["schemas"]["WidgetKnownSeqs"];
+            };
+        };
+        /** WidgetTheme */
+        WidgetTheme: {
+            /**
+             * Color Scheme
+             * @enum {string}
+             */
+            color_scheme: "auto" | "light" | "dark";
+            /** Launcher Text */
+            launcher_text: string | null;
+            /**
+             * Position
+             * @enum {string}
+             */
+            position: "left" | "right";
+        };
         /** WidgetVisitor */
         WidgetVisitor: {
             /** Id */
@@ -855,6 +3893,81 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    get_attachment: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description inline or attachment */
+                    "Content-Disposition"?: string;
+                    /** @description changes with the bytes */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not Modified */
+            304: {
+                headers: {
+                    /** @description inline or attachment */
+                    "Content-Disposition"?: string;
+                    /** @description changes with the bytes */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
     login: {
         parameters: {
             query?: never;
@@ -883,7 +3996,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: invalid_credentials */
@@ -892,7 +4008,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_credentials";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: invalid_request */
@@ -901,16 +4032,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description code: too_many_attempts */
+            /** @description code: rate_limited, too_many_attempts */
             429: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited" | "too_many_attempts";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -937,25 +4090,1213 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description code: csrf_failed */
+            /** @description code: csrf_failed, forbidden */
             403: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_business_hours: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BusinessHoursPage"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    create_business_hours: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewBusinessHours"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BusinessHours"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_business_hours: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                hours_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BusinessHours"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_business_hours: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                hours_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_business_hours: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                hours_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BusinessHoursChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BusinessHours"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_canned_responses: {
+        parameters: {
+            query?: {
+                query?: string | null;
+                inbox?: number | null;
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CannedResponsePage"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    create_canned_response: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewCannedResponse"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CannedResponse"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_canned_response: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                response_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CannedResponse"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_canned_response: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                response_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_canned_response: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                response_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CannedResponseChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CannedResponse"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    render_canned_response: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                response_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RenderRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rendered"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -963,9 +5304,15 @@ export interface operations {
     list_conversations: {
         parameters: {
             query?: {
-                view?: "mine" | "unassigned" | "all";
+                view?: "mine" | "unassigned" | "team" | "all";
                 status?: ("open" | "snoozed" | "resolved") | null;
                 inbox?: number | null;
+                label?: number | null;
+                assignee?: number | null;
+                team?: number | null;
+                visitor?: number | null;
+                priority?: ("low" | "normal" | "high" | "urgent") | null;
+                sort?: "updated" | "waiting";
                 cursor?: string | null;
                 limit?: number;
             };
@@ -990,7 +5337,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: invalid_request */
@@ -999,16 +5361,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1039,7 +5423,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_found */
@@ -1048,16 +5447,455 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_conversation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ConversationPatch"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    assign_conversation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AssignRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    upload_attachment: {
+        parameters: {
+            query?: {
+                name?: string;
+            };
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "*/*": string;
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Attachment"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: attachment_type_refused */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "attachment_type_refused";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: attachment_infected, attachment_refused, invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "attachment_infected" | "attachment_refused" | "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1071,7 +5909,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ActRequest"];
+            };
+        };
         responses: {
             /** @description OK */
             200: {
@@ -1082,22 +5924,40 @@ export interface operations {
                     "application/json": components["schemas"]["Conversation"];
                 };
             };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description code: not_authenticated */
             401: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description code: csrf_failed */
+            /** @description code: csrf_failed, forbidden */
             403: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_found */
@@ -1106,25 +5966,338 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description code: conversation_already_claimed */
+            /** @description code: conflict, conversation_already_claimed */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict" | "conversation_already_claimed";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    mark_delivered: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReadRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeliveredResponse"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    set_labels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LabelsRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1163,7 +6336,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_found */
@@ -1172,7 +6360,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: invalid_request */
@@ -1181,16 +6372,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1234,7 +6447,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_authenticated */
@@ -1243,16 +6459,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description code: csrf_failed */
+            /** @description code: csrf_failed, forbidden */
             403: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_found */
@@ -1261,7 +6483,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: client_id_conflict */
@@ -1270,7 +6495,262 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "client_id_conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: attachment_not_found, invalid_request, message_too_long */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "attachment_not_found" | "invalid_request" | "message_too_long";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_message: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+                stream: "public" | "staff";
+                seq: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: edit_window_over */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "edit_window_over";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    edit_message: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+                stream: "public" | "staff";
+                seq: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MessageEdit"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: edit_window_over, message_deleted */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "edit_window_over" | "message_deleted";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: invalid_request, message_too_long */
@@ -1279,16 +6759,334 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request" | "message_too_long";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_participants: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ParticipantList"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    add_participant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+                user_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    remove_participant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+                user_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1323,7 +7121,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_authenticated */
@@ -1332,16 +7133,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description code: csrf_failed */
+            /** @description code: csrf_failed, forbidden */
             403: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_found */
@@ -1350,7 +7157,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: invalid_request */
@@ -1359,16 +7181,2282 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    release_conversation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ActRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict, conversation_already_claimed */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict" | "conversation_already_claimed";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    reopen_conversation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ActRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    resolve_conversation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ActRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    snooze_conversation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SnoozeRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    transfer_conversation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TransferRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict, conversation_already_claimed */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict" | "conversation_already_claimed";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_own_inboxes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DirectoryInboxPage"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_inboxes: {
+        parameters: {
+            query?: {
+                archived?: boolean;
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InboxPage"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    create_inbox: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewInbox"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Inbox"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_inbox: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                inbox_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Inbox"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_inbox: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                inbox_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["InboxChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Inbox"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    archive_inbox: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                inbox_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Inbox"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    rotate_identity_secret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                inbox_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IdentitySecret"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    remove_identity_secret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                inbox_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_inbox_members: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                inbox_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MemberPage"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    set_inbox_members: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                inbox_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MembersRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MemberPage"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    restore_inbox: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                inbox_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Inbox"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    rotate_inbox_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                inbox_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Inbox"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_labels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LabelPage"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    create_label: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewLabel"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Label"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_label: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                label_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_label: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                label_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LabelChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Label"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1397,16 +9485,2095 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_presence: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PresenceList"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    note_presence: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PresenceNoted"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    report_agents: {
+        parameters: {
+            query: {
+                from: string;
+                to: string;
+                tz?: string;
+                inbox?: number | null;
+                agent?: number | null;
+                format?: ("json" | "csv") | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description the database that was read: replica or primary */
+                    "X-Deskline-Read"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentsReport"];
+                    "text/csv": string;
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    report_csat: {
+        parameters: {
+            query: {
+                from: string;
+                to: string;
+                tz?: string;
+                inbox?: number | null;
+                agent?: number | null;
+                format?: ("json" | "csv") | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description the database that was read: replica or primary */
+                    "X-Deskline-Read"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RatingsReport"];
+                    "text/csv": string;
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    report_first_response: {
+        parameters: {
+            query: {
+                from: string;
+                to: string;
+                tz?: string;
+                inbox?: number | null;
+                agent?: number | null;
+                format?: ("json" | "csv") | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description the database that was read: replica or primary */
+                    "X-Deskline-Read"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TimesReport"];
+                    "text/csv": string;
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    report_hours: {
+        parameters: {
+            query: {
+                from: string;
+                to: string;
+                tz?: string;
+                inbox?: number | null;
+                agent?: number | null;
+                format?: ("json" | "csv") | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description the database that was read: replica or primary */
+                    "X-Deskline-Read"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HoursReport"];
+                    "text/csv": string;
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    report_inboxes: {
+        parameters: {
+            query: {
+                from: string;
+                to: string;
+                tz?: string;
+                inbox?: number | null;
+                agent?: number | null;
+                format?: ("json" | "csv") | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description the database that was read: replica or primary */
+                    "X-Deskline-Read"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InboxesReport"];
+                    "text/csv": string;
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    report_resolution: {
+        parameters: {
+            query: {
+                from: string;
+                to: string;
+                tz?: string;
+                inbox?: number | null;
+                agent?: number | null;
+                format?: ("json" | "csv") | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description the database that was read: replica or primary */
+                    "X-Deskline-Read"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TimesReport"];
+                    "text/csv": string;
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    report_volume: {
+        parameters: {
+            query: {
+                from: string;
+                to: string;
+                tz?: string;
+                inbox?: number | null;
+                agent?: number | null;
+                format?: ("json" | "csv") | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description the database that was read: replica or primary */
+                    "X-Deskline-Read"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VolumeReport"];
+                    "text/csv": string;
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    find: {
+        parameters: {
+            query: {
+                q: string;
+                type?: "messages" | "visitors" | "all";
+                inbox?: number | null;
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description the database that was read: replica or primary */
+                    "X-Deskline-Read"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SearchPage"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request, search_too_broad */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request" | "search_too_broad";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    sync_staff: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SyncRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sync"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_webhooks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookPage"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    create_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewWebhook"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookWithSecret"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                webhook_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                webhook_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                webhook_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_webhook_deliveries: {
+        parameters: {
+            query?: {
+                status?: ("pending" | "delivered" | "failed") | null;
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                webhook_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookDeliveryPage"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_webhook_delivery: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                webhook_id: number;
+                delivery_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookDeliveryDetail"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    retry_webhook_delivery: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                webhook_id: number;
+                delivery_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookDeliveryDetail"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    rotate_webhook_secret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                webhook_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookWithSecret"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    test_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                webhook_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookDeliveryDetail"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: csrf_failed, forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_own_conversations: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WidgetConversationPage"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1448,7 +11615,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_authenticated */
@@ -1457,7 +11627,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: visitor_blocked */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "visitor_blocked";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: client_id_conflict */
@@ -1466,25 +11651,477 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "client_id_conflict";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description code: invalid_request, message_too_long */
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: attachment_not_found, invalid_request, message_too_long */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "attachment_not_found" | "invalid_request" | "message_too_long";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_own_conversation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WidgetConversation"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    upload_own_attachment: {
+        parameters: {
+            query?: {
+                name?: string;
+            };
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "*/*": string;
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Attachment"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: visitor_blocked */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "visitor_blocked";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: attachment_type_refused */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "attachment_type_refused";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: attachment_infected, attachment_refused, invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "attachment_infected" | "attachment_refused" | "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    mark_own_delivered: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WidgetReadRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeliveredResponse"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    end_own_conversation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WidgetConversation"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: visitor_blocked */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "visitor_blocked";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1522,7 +12159,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_found */
@@ -1531,7 +12171,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: invalid_request */
@@ -1540,16 +12183,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1593,7 +12258,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_authenticated */
@@ -1602,7 +12270,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: visitor_blocked */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "visitor_blocked";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_found */
@@ -1611,7 +12294,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: client_id_conflict */
@@ -1620,7 +12306,260 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "client_id_conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: attachment_not_found, invalid_request, message_too_long */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "attachment_not_found" | "invalid_request" | "message_too_long";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_own_message: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+                seq: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: edit_window_over */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "edit_window_over";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    edit_own_message: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+                seq: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MessageEdit"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: forbidden, visitor_blocked */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "forbidden" | "visitor_blocked";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: edit_window_over, message_deleted */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "edit_window_over" | "message_deleted";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: invalid_request, message_too_long */
@@ -1629,16 +12568,176 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request" | "message_too_long";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    rate_own_conversation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RatingRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WidgetConversation"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: visitor_blocked */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "visitor_blocked";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "conflict";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1673,7 +12772,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_authenticated */
@@ -1682,7 +12784,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: not_found */
@@ -1691,7 +12796,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_found";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: invalid_request */
@@ -1700,16 +12820,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1742,7 +12884,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: unknown_inbox */
@@ -1751,7 +12896,34 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "unknown_inbox";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: inbox_archived */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "inbox_archived";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: invalid_request */
@@ -1760,7 +12932,138 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    sync_visitor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WidgetSyncRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WidgetSync"];
+                };
+            };
+            /** @description code: malformed_request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "malformed_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: not_authenticated */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "not_authenticated";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: invalid_request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1793,7 +13096,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "csrf_failed" | "forbidden";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: payload_too_large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "payload_too_large";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: invalid_request */
@@ -1802,16 +13120,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "invalid_request";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
             /** @description code: service_unavailable */
             503: {
                 headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1834,6 +13174,20 @@ export interface operations {
                     "application/json": components["schemas"]["Health"];
                 };
             };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
         };
     };
     metrics: {
@@ -1852,6 +13206,20 @@ export interface operations {
                 };
                 content?: never;
             };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
         };
     };
     openapi_json: {
@@ -1869,6 +13237,34 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description code: rate_limited */
+            429: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "rate_limited";
+                    } & components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description code: service_unavailable */
+            503: {
+                headers: {
+                    /** @description after how many seconds to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** @enum {unknown} */
+                        code?: "service_unavailable";
+                    } & components["schemas"]["ProblemDocument"];
+                };
             };
         };
     };

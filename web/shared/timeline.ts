@@ -119,6 +119,8 @@ export interface Entry {
   senderName: string
   own: boolean
   body: string
+  /** What happened, of an entry that nobody wrote. */
+  event: Message['event']
   createdAt: string
   state: BubbleState
   /** The stable error code of a failed message. */
@@ -160,6 +162,7 @@ export function entries(
       senderName: message.sender?.name ?? '',
       own,
       body: message.body,
+      event: message.event,
       createdAt: message.created_at,
       state: own && message.stream === 'public' && message.seq <= viewer.readByOther ? 'read' : 'sent',
       errorCode: null,
@@ -177,6 +180,7 @@ export function entries(
       senderName: viewer.name,
       own: true,
       body: item.body,
+      event: null,
       createdAt: item.createdAt,
       state: item.state === 'failed' ? 'failed' : 'sending',
       errorCode: item.errorCode,

@@ -97,7 +97,7 @@ export const useConversation = defineStore('conversation', () => {
         horizon.value = changed.horizon
         hasEarlier.value = changed.hasEarlier
         for (const message of arrived) inbox.noteMessage(message)
-        lastArrived.value = arrived.filter((message) => !isOwn(message)).at(-1) ?? lastArrived.value
+        lastArrived.value = arrived.filter((message) => !isOwn(message) && message.kind !== 'event').at(-1) ?? lastArrived.value
       },
     })
     thread = current

@@ -111,7 +111,12 @@ export const useInbox = defineStore('inbox', () => {
     put(
       applyEvent(
         known,
-        { ...known, last_message: message, last_seq: { ...known.last_seq, [message.stream]: message.seq } },
+        {
+          ...known,
+          // What happened to it is no message of anybody.
+          last_message: message.kind === 'event' ? known.last_message : message,
+          last_seq: { ...known.last_seq, [message.stream]: message.seq },
+        },
         userId.value,
       ),
     )

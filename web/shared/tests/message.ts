@@ -12,6 +12,7 @@ export function message(seq: number, change: Partial<Message> = {}): Message {
     kind: 'text',
     body: `message ${seq}`,
     attachments: [],
+    event: null,
     created_at: new Date(Date.UTC(2026, 10, 23, 8, 0, seq)).toISOString(),
     edited_at: null,
     deleted_at: null,
