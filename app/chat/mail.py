@@ -27,8 +27,12 @@ def queue(
     subject: str,
     text: str,
     html: str | None = None,
+    conversation_id: int | None = None,
 ) -> int:
-    """Queue one mail; gives its id. ``kind`` says what it is for, as ``invitation``."""
+    """Queue one mail; gives its id. ``kind`` says what it is for, as ``invitation``.
+
+    A mail that holds something of a conversation names it: it goes when the person is erased.
+    """
     now = clock.now()
     result = connection.execute(
         insert(schema.mails).values(
@@ -41,6 +45,7 @@ def queue(
             attempts=0,
             next_attempt_at=now,
             created_at=now,
+            conversation_id=conversation_id,
         )
     )
     key = result.inserted_primary_key

@@ -409,6 +409,18 @@ def forget(
     connection.execute(delete(_s).where(*_is(_s, conversation_id, stream, seq)))
 
 
+def scrub(connection: Connection) -> None:
+    """Write the index anew, without what was removed from it.
+
+    FTS5 keeps the trigrams of removed rows until it merges its parts. InnoDB keeps their ngrams
+    until the table is optimized, which is the operator's to do (docs/adr/0010).
+    """
+    if connection.dialect.name == "sqlite":
+        connection.execute(
+            text("INSERT INTO message_search_fts (message_search_fts) VALUES ('optimize')")
+        )
+
+
 def _is(table: Any, conversation_id: int, stream: int, seq: int) -> list[ColumnElement[bool]]:
     return [
         table.c.conversation_id == conversation_id,

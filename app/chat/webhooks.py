@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
-from sqlalchemy import Connection, and_, delete, func, insert, select, tuple_, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from app import clock
 from app.chat import audit, conversations, messages, pages
@@ -36,13 +36,7 @@ LIFETIME: Final = timedelta(hours=24)
 ERROR_MAX_CHARACTERS: Final = 300
 
 _w, _e, _d = schema.webhooks, schema.webhook_events, schema.webhook_deliveries
-_i, _m, _u, _v, _c = (
-    schema.inboxes,
-    schema.messages,
-    schema.users,
-    schema.visitors,
-    schema.conversations,
-)
+_i = schema.inboxes
 
 
 # --- the webhooks -------------------------------------------------------------------------------
@@ -369,13 +363,15 @@ def expand(connection: Connection, limit: int) -> int:
     ]
     told = conversations.for_events_in(connection, {fact.conversation_id for _, fact in wanted})
     forms = {row.id: form for form, row in told}
-    carried = _messages(
-        connection,
-        {
-            (fact.conversation_id, fact.stream, fact.seq)
-            for _, fact in wanted
-            if fact.event.startswith("message.") and fact.seq is not None
-        },
+    carried = dict(
+        messages.these(
+            connection,
+            {
+                (fact.conversation_id, fact.stream, fact.seq)
+                for _, fact in wanted
+                if fact.event.startswith("message.") and fact.seq is not None
+            },
+        )
     )
     now = clock.now()
     rows = []
@@ -395,49 +391,12 @@ def expand(connection: Connection, limit: int) -> int:
                 else None
             ),
         )
-        rows.append(_new_delivery(hook_id, fact.event_id, fact.event, payload, now))
+        made = _new_delivery(hook_id, fact.event_id, fact.event, payload, now)
+        rows.append({**made, "conversation_id": fact.conversation_id})
     if rows:
         connection.execute(insert(_d), rows)
     connection.execute(delete(_e).where(_e.c.id.in_([fact.id for fact in facts])))
     return len(facts)
-
-
-def _messages(
-    connection: Connection, keys: Collection[tuple[int, int, int]]
-) -> dict[tuple[int, int, int], dict[str, Any]]:
-    if not keys:
-        return {}
-    rows = connection.execute(
-        select(
-            _m,
-            _u.c.name.label("agent_name"),
-            _u.c.avatar_url,
-            _v.c.name.label("visitor_name"),
-        )
-        .outerjoin(_u, and_(_m.c.sender_type == "agent", _u.c.id == _m.c.sender_id))
-        .outerjoin(_v, and_(_m.c.sender_type == "visitor", _v.c.id == _m.c.sender_id))
-        .where(tuple_(_m.c.conversation_id, _m.c.stream, _m.c.seq).in_(sorted(keys)))
-    )
-    return {
-        (row.conversation_id, row.stream, row.seq): messages.wire(
-            conversation_id=row.conversation_id,
-            stream=row.stream,
-            seq=row.seq,
-            client_id=row.client_id,
-            sender_type=row.sender_type,
-            sender_id=row.sender_id,
-            sender_name=row.visitor_name if row.sender_type == "visitor" else row.agent_name,
-            sender_avatar_url=row.avatar_url,
-            kind=row.kind,
-            body=row.body,
-            created_at=row.created_at,
-            edited_at=row.edited_at,
-            deleted_at=row.deleted_at,
-            attachments=row.attachments,
-            event=row.event,
-        )
-        for row in rows
-    }
 
 
 # --- sending ------------------------------------------------------------------------------------

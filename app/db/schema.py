@@ -563,6 +563,9 @@ webhook_deliveries = Table(
     Column("duration_ms", Integer),
     Column("created_at", moment(), nullable=False),
     Column("delivered_at", moment()),
+    # of which conversation it tells: an erasure removes what it says
+    Column("conversation_id", big_id()),
+    Index("ix_webhook_deliveries_conversation_id", "conversation_id"),
     UniqueConstraint("webhook_id", "event_id"),
     Index("ix_webhook_deliveries_status_next_attempt_at", "status", "next_attempt_at"),
     Index("ix_webhook_deliveries_created_at", "created_at"),
@@ -593,6 +596,9 @@ mails = Table(
     Column("error", String(300)),
     Column("created_at", moment(), nullable=False),
     Column("sent_at", moment()),
+    # of which conversation it tells, if of one
+    Column("conversation_id", big_id()),
+    Index("ix_mails_conversation_id", "conversation_id"),
     Index("ix_mails_status_next_attempt_at", "status", "next_attempt_at"),
     **_MYSQL,
 )

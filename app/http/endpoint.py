@@ -77,7 +77,8 @@ class Call:
         return self.session.actor(self.request.ctx.client_address)
 
 
-Handler = Callable[[Call], Coroutine[Any, Any, HTTPResponse]]
+# None: the handler has answered by itself, as with a file that is sent in pieces
+Handler = Callable[[Call], Coroutine[Any, Any, HTTPResponse | None]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,8 +216,8 @@ def json(
     )
 
 
-def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPResponse]]:
-    async def handle(request: Request, **parameters: str) -> HTTPResponse:
+def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPResponse | None]]:
+    async def handle(request: Request, **parameters: str) -> HTTPResponse | None:
         context: Context = request.app.ctx.deskline
         context.in_flight += 1
         try:
@@ -226,7 +227,7 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
 
     async def carry_out(
         context: Context, request: Request, parameters: Mapping[str, str]
-    ) -> HTTPResponse:
+    ) -> HTTPResponse | None:
         _spend(endpoint, context, "address", request.ctx.client_network)
         session, visitor = await _authenticate(endpoint.audience, request, context)
         if session is not None:
