@@ -19,6 +19,7 @@ endpoints = Endpoints("canned-responses")
     permission="directory",
     query=models.CannedResponseQuery,
     answers={200: models.CannedResponsePage},
+    etag=True,
 )
 async def list_canned_responses(call: Call) -> HTTPResponse:
     """Those for every inbox, and those of the inboxes that the caller sees."""

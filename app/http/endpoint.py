@@ -20,7 +20,7 @@ from app.chat import accounts, permissions, visitors
 from app.chat.accounts import API_KEY_PREFIX, Browser, Session
 from app.chat.errors import NotFound, Refused
 from app.chat.permissions import Actor, Agent, Permission, VisitorIdentity
-from app.http import problems
+from app.http import conditional, problems
 from app.http.context import Context
 
 SESSION_COOKIE: Final = "deskline_session"
@@ -103,6 +103,7 @@ class Endpoint:
     limit: Traffic | None
     media: tuple[str, ...]
     session_only: bool
+    etag: bool
 
     @property
     def name(self) -> str:
@@ -136,6 +137,7 @@ class Endpoints:
         limit: Traffic | Literal["none", "by method"] = "by method",
         media: tuple[str, ...] = (),
         session_only: bool = False,
+        etag: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Decorate a handler: ``answers`` maps each status to its model (None: no content).
 
@@ -144,6 +146,7 @@ class Endpoints:
         ``limit`` is the kind of traffic that a call counts as: by default ``reads`` for a GET and
         ``writes`` for the rest.
         ``session_only``: a program with an API key may not call it (403).
+        ``etag``: a good answer has an ETag of its bytes, and a client that holds them gets a 304.
         ``body_optional``: no body at all stands for an empty JSON object.
         With ``upload`` the body is a file, which the handler reads with
         :func:`app.http.uploads.receive`.
@@ -178,6 +181,7 @@ class Endpoints:
                     traffic,
                     media,
                     session_only,
+                    etag,
                 )
             )
             return handler
@@ -259,7 +263,7 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
             _body(endpoint, request),
         )
         try:
-            return await endpoint.handler(call)
+            response = await endpoint.handler(call)
         except NotFound:
             # the token is read without asking the database whose it is, so that only a call that
             # fails pays for finding out that its visitor was merged or erased
@@ -268,6 +272,7 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
             ):
                 raise problems.not_authenticated() from None
             raise
+        return conditional.answer(request, response) if endpoint.etag else response
 
     return handle
 

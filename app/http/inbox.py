@@ -28,6 +28,7 @@ READ_HEADERS: Final = {READ_HEADER: "the database that was read: replica or prim
     permission="conversations",
     query=models.ConversationQuery,
     answers={200: models.ConversationPage},
+    etag=True,
 )
 async def list_conversations(call: Call) -> HTTPResponse:
     """A page of the list; always from the primary, because unread counts must be fresh."""
@@ -61,6 +62,7 @@ async def list_conversations(call: Call) -> HTTPResponse:
     permission="conversations",
     answers={200: models.ConversationDetail},
     problems=("not_found",),
+    etag=True,
 )
 async def get_conversation(call: Call) -> HTTPResponse:
     """One conversation."""
@@ -82,6 +84,7 @@ async def get_conversation(call: Call) -> HTTPResponse:
     answers={200: models.MessagePage},
     problems=("not_found",),
     headers=READ_HEADERS,
+    etag=True,
 )
 async def list_messages(call: Call) -> HTTPResponse:
     """A page of history, from the replica when that is new enough for this reader."""

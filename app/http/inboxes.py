@@ -24,6 +24,7 @@ def _wire(call: Call, row: Any) -> dict[str, Any]:
     audience="staff",
     permission="directory",
     answers={200: models.DirectoryInboxPage},
+    etag=True,
 )
 async def list_own_inboxes(call: Call) -> HTTPResponse:
     """Without the archived ones; with whether they are open at this moment."""
@@ -40,6 +41,7 @@ async def list_own_inboxes(call: Call) -> HTTPResponse:
     query=models.InboxQuery,
     answers={200: models.InboxPage},
     problems=("forbidden",),
+    etag=True,
 )
 async def list_inboxes(call: Call) -> HTTPResponse:
     """The oldest first."""

@@ -20,6 +20,7 @@ endpoints = Endpoints("labels")
     audience="staff",
     permission="directory",
     answers={200: models.LabelPage},
+    etag=True,
 )
 async def list_labels(call: Call) -> HTTPResponse:
     """At most 500."""

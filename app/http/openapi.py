@@ -151,6 +151,16 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
             required = name in schema.get("required", ())
             parameter = {"name": name, "in": "query", "required": required, "schema": described}
             parameters.append(parameter)
+    if endpoint.etag:
+        parameters.append(
+            {
+                "name": "If-None-Match",
+                "in": "header",
+                "required": False,
+                "description": "the ETag of the answer that the client holds",
+                "schema": {"type": "string", "maxLength": 200},
+            }
+        )
     return parameters
 
 
@@ -170,6 +180,12 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
                 name: {"description": meaning, "schema": {"type": "string"}}
                 for name, meaning in endpoint.headers.items()
             }
+        if endpoint.etag and status == HTTPStatus.OK:
+            response.setdefault("headers", {})["ETag"] = {
+                "description": "changes with the answer",
+                "schema": {"type": "string"},
+            }
+            responses["304"] = {"description": "The client holds this answer already"}
         responses[str(status)] = response
     for status, codes in _problem_codes(endpoint).items():
         response = {

@@ -34,6 +34,7 @@ async def note_presence(_call: Call) -> HTTPResponse:
     audience="staff",
     permission="directory",
     answers={200: bodies.PresenceList},
+    etag=True,
 )
 async def list_presence(call: Call) -> HTTPResponse:
     """With whether they are online or away, by name."""

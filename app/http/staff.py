@@ -173,6 +173,7 @@ async def end_user_sessions(call: Call) -> HTTPResponse:
     permission="directory",
     query=models.ColleagueQuery,
     answers={200: models.ColleaguePage},
+    etag=True,
 )
 async def list_colleagues(call: Call) -> HTTPResponse:
     """Who is present now, GET /api/v1/presence tells."""
@@ -195,6 +196,7 @@ async def list_colleagues(call: Call) -> HTTPResponse:
     audience="staff",
     permission="directory",
     answers={200: models.TeamPage},
+    etag=True,
 )
 async def list_teams(call: Call) -> HTTPResponse:
     """With their active members."""

@@ -168,6 +168,7 @@ async def _checked_form(call: Call) -> dict[str, forms.Answer]:
     answers={200: models.MessagePage},
     problems=("not_found",),
     headers=READ_HEADERS,
+    etag=True,
 )
 async def list_own_messages(call: Call) -> HTTPResponse:
     """The public stream only."""
