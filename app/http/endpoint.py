@@ -272,7 +272,9 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
             ):
                 raise problems.not_authenticated() from None
             raise
-        return conditional.answer(request, response) if endpoint.etag else response
+        if endpoint.etag and response is not None:
+            return conditional.answer(request, response)
+        return response
 
     return handle
 
