@@ -22,12 +22,12 @@ from bench.faults import Marks
 from bench.ledger.book import Message
 from bench.ledger.truth import STREAMS, compare_acknowledged
 from tests.chaos import cluster_faults
+from tests.chaos.conftest import AGENTS
 from tests.cluster.conftest import Inventory, Mysql
 from tests.conftest import ROOT
 
 SECONDS = float(os.environ.get("DESKLINE_CHAOS_SECONDS", "90"))
 VISITORS = os.environ.get("DESKLINE_CHAOS_VISITORS", "100")
-AGENTS = os.environ.get("DESKLINE_CHAOS_AGENTS", "10")
 RATE = os.environ.get("DESKLINE_CHAOS_RATE", "40")
 FOLDER = ROOT / "dist" / "chaos"
 COME_IN_SECONDS = 330.0
@@ -59,6 +59,7 @@ def test_nothing_is_lost_whatever_breaks(
     *,
     primary: Mysql,
     replica: Mysql,
+    accounts: str,
 ) -> None:
     app, redis = inventory.groups["app"][0], inventory.groups["redis"][0]
     outage_seconds = min(30.0, SECONDS / 15)
@@ -78,7 +79,7 @@ def test_nothing_is_lost_whatever_breaks(
     ledger = subprocess.Popen(
         [
             *(sys.executable, "-m", "bench.ledger", "--url", base_url, "--inbox", "demo"),
-            *("--visitors", VISITORS, "--agents", AGENTS, "--rate", RATE),
+            *("--visitors", VISITORS, "--agents", str(AGENTS), "--rate", RATE),
             *("--seconds", str(SECONDS), "--duplicate", "0.03", "--abort", "0.03"),
             *(
                 "--until-faults-are-over",
@@ -89,6 +90,7 @@ def test_nothing_is_lost_whatever_breaks(
             ),
         ],
         cwd=ROOT,
+        env={**os.environ, "LEDGER_ACCOUNTS": accounts},
         stdin=subprocess.DEVNULL,
     )
     try:
