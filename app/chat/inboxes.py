@@ -270,6 +270,28 @@ def by_id(connection: Connection, inbox_id: int) -> Any:
     return row
 
 
+def allowed_origins(database: Database) -> dict[int, frozenset[str]]:
+    """Of each inbox that allows any, the origins of pages that may call the API. Blocking."""
+    with database.read() as connection:
+        rows = connection.execute(
+            select(_inboxes.c.id, _inboxes.c.settings).where(
+                _inboxes.c.settings.is_not(None), _inboxes.c.archived_at.is_(None)
+            )
+        ).all()
+    found = {row.id: frozenset(settings_of(row).allowed_origins) for row in rows}
+    return {inbox_id: origins for inbox_id, origins in found.items() if origins}
+
+
+def origins_of_key(database: Database, key: str) -> frozenset[str] | None:
+    """The origins that the inbox with this key allows; None when there is no such inbox.
+    Blocking."""
+    with database.read() as connection:
+        row = connection.execute(
+            select(_inboxes.c.settings).where(_inboxes.c.key == key)
+        ).one_or_none()
+    return frozenset(settings_of(row).allowed_origins) if row is not None else None
+
+
 def archived() -> Refused:
     """What a visitor of an archived inbox is told."""
     return Refused("inbox_archived", "This chat is closed. Please contact the site in another way.")

@@ -27,6 +27,7 @@ from app.db.late import LateReads
 from app.db.reads import Reads
 from app.db.routing import HistoryRouting
 from app.db.writer import Writer
+from app.http.cors import AllowedOrigins
 
 LOGIN_WINDOW_SECONDS = 15 * 60
 LOGIN_ATTEMPTS_PER_ACCOUNT_AND_ADDRESS = 10
@@ -63,6 +64,7 @@ class Context:
     codes_per_account: AttemptLimit
     resets_per_address: AttemptLimit
     secret_box: SecretBox
+    origins: AllowedOrigins
     draining: bool = False
     in_flight: int = 0
     # files that are being received: each may take some megabytes of memory
@@ -156,4 +158,5 @@ def make(settings: Settings) -> Context:
             window_seconds=RESET_WINDOW_SECONDS,
         ),
         secret_box=SecretBox(settings.secret_key),
+        origins=AllowedOrigins(database),
     )

@@ -20,7 +20,7 @@ from app.chat import accounts, permissions, visitors
 from app.chat.accounts import API_KEY_PREFIX, Browser, Session
 from app.chat.errors import NotFound, Refused
 from app.chat.permissions import Actor, Agent, Permission, VisitorIdentity
-from app.http import conditional, problems
+from app.http import conditional, cors, problems
 from app.http.context import Context
 
 SESSION_COOKIE: Final = "deskline_session"
@@ -249,6 +249,7 @@ def _wrapped(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, HTTPRespon
                 context.presence.note(session.agent.id)
         elif visitor is not None:
             request.ctx.user = f"visitor:{visitor.id}"
+            await cors.decide(request, context, visitor.inbox_id)
             _spend(endpoint, context, "caller", request.ctx.user)
             if endpoint.audience == "visitor" and endpoint.method not in _SAFE_METHODS:
                 await context.doors.admit(request.ctx.client_address)

@@ -33,6 +33,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "link_invalid": (410, "This link does not work any more"),
     "csrf_failed": (403, "The CSRF token is missing or wrong"),
     "forbidden": (403, "Not allowed"),
+    "origin_not_allowed": (403, "Pages of this site may not call the API"),
     "visitor_blocked": (403, "This visitor is blocked"),
     "identity_not_verified": (403, "The visitor's identity is not signed"),
     "not_found": (404, "Not found"),

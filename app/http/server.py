@@ -14,7 +14,9 @@ from sanic.http import Http
 from sanic.response import BaseHTTPResponse, HTTPResponse
 
 from app import clock, log
+from app.chat.errors import Refused
 from app.config import Settings
+from app.db.engines import Unavailable
 from app.http import (
     account,
     attachments,
@@ -23,6 +25,7 @@ from app.http import (
     canned,
     context,
     conversations,
+    cors,
     edits,
     inbox,
     inboxes,
@@ -149,6 +152,14 @@ async def _begin(request: Request) -> None:
 
 
 async def _failed(request: Request, error: Exception) -> HTTPResponse:
+    made: context.Context = request.app.ctx.deskline
+    try:
+        if request.method == "OPTIONS" and cors.applies(request.path):
+            return await cors.preflight(request, made)
+        if not getattr(request.ctx, "cors_decided", False):
+            await cors.decide(request, made, None)
+    except (Refused, Unavailable) as refused:
+        error = refused
     response = problems.answer(error, getattr(request.ctx, "request_id", ""))
     await uploads.discard(request)
     if response.status == 405 and "Allow" not in response.headers:
@@ -172,6 +183,7 @@ async def _finish(request: Request, response: BaseHTTPResponse) -> None:
     made: context.Context = request.app.ctx.deskline
     ctx = request.ctx
     secure(response, request.path, made.settings)
+    cors.finish(request, response)
     response.headers["X-Request-ID"] = getattr(ctx, "request_id", "")
     response.headers["X-Deskline-Node"] = made.settings.node
     if made.draining and isinstance(request.stream, Http):

@@ -12,7 +12,7 @@ from app.chat.errors import FieldsRefused, Refused
 from app.chat.visitors import Arrival, Identity, Page
 from app.db import schema
 from app.db.writer import NewMessage, Stored
-from app.http import models
+from app.http import cors, models
 from app.http.endpoint import Call, Endpoints, json
 from app.http.inbox import READ_HEADERS, history, move_mark
 
@@ -34,7 +34,13 @@ _SEND_PROBLEMS = (
     audience="anyone",
     body=models.WidgetSessionRequest,
     answers={200: models.WidgetSession},
-    problems=("unknown_inbox", "inbox_archived", "identity_not_verified", "visitor_blocked"),
+    problems=(
+        "unknown_inbox",
+        "inbox_archived",
+        "origin_not_allowed",
+        "identity_not_verified",
+        "visitor_blocked",
+    ),
     limit="sessions",
 )
 async def open_session(call: Call) -> HTTPResponse:
@@ -45,6 +51,7 @@ async def open_session(call: Call) -> HTTPResponse:
     context, body = call.context, call.body
     address = call.request.ctx.client_address
     await context.doors.admit(address)
+    await cors.check_session(call.request, context, body.inbox_key)
     page = body.page or models.WidgetPage()
     tokens = context.visitor_tokens
     opened = await context.database.run(
