@@ -54,10 +54,11 @@ class Marks:
         """When (time.time()) a phase of the ledger began; None when it has not yet."""
         if not self._path.exists():
             return None
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            if entry.get("phase") == phase:
-                return float(entry["t"])
+        for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):  # else somebody is writing it just now
+                entry = json.loads(line)
+                if entry.get("phase") == phase:
+                    return float(entry["t"])
         return None
 
 
