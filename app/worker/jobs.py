@@ -26,7 +26,7 @@ from app.chat import accounts, attachments
 from app.db import outbox, schema
 from app.db.engines import Database, Unavailable
 from app.db.writer import Stored
-from app.worker import conversations, heartbeat, mail, search, webhooks
+from app.worker import conversations, heartbeat, mail, retention, search, webhooks
 from app.worker.smtp import Post
 
 LOCK_SECONDS: Final = 15.0
@@ -198,6 +198,7 @@ JOBS: Final = (
     Job("webhook-events", webhooks.EXPAND_EVERY_SECONDS, webhooks.expand),
     Job("webhook-deliveries", webhooks.DELIVER_EVERY_SECONDS, webhooks.deliver),
     Job("heartbeat", heartbeat.EVERY_SECONDS, heartbeat.beat),
+    Job("retention", retention.EVERY_SECONDS, retention.remove_old),
     Job("search-index", search.EVERY_SECONDS, search.index_messages),
     Job("attachment-purge", 300.0, purge_unsent_attachments),
 )

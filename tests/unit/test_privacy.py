@@ -62,6 +62,17 @@ def fill(database: Database) -> None:
                 last_seq_staff=2,
             )
         )
+        connection.execute(
+            insert(schema.webhooks).values(
+                id=1,
+                name="w",
+                url="https://example.com/",
+                events="[]",
+                secret="s",
+                active=True,
+                created_at=now,
+            )
+        )
         for conversation_id in (1, 2):
             for stream, seq, sender, kind in (
                 (0, 1, "visitor", "text"),
@@ -122,16 +133,6 @@ def fill(database: Database) -> None:
                     next_attempt_at=now,
                     created_at=now,
                     conversation_id=conversation_id,
-                )
-                if connection.execute(select(schema.webhooks)).first()
-                else insert(schema.webhooks).values(
-                    id=1,
-                    name="w",
-                    url="https://example.com/",
-                    events="[]",
-                    secret="s",
-                    active=True,
-                    created_at=now,
                 )
             )
             for channel in ("conversation", "staff"):
