@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any
 
 import pytest
 
-from tests.api.conftest import Agent, assert_problem
+from tests.api.conftest import Agent, Visitor, assert_problem
+from tests.api.test_realtime import agent_auth, open_socket
+from tests.conftest import Deskline
 
 
 def unique(text: str = "") -> str:
@@ -84,3 +87,36 @@ def test_agents_read_and_admins_manage(agent: Agent, second_agent: Agent) -> Non
     assert_problem(second_agent.post("/labels", {"name": unique()}), 403, "forbidden")
     assert_problem(second_agent.patch(f"/labels/{label['id']}", {}), 403, "forbidden")
     assert_problem(second_agent.delete(f"/labels/{label['id']}"), 403, "forbidden")
+
+
+async def test_a_deleted_label_leaves_its_conversations_and_that_is_announced(
+    deskline: Deskline, agent: Agent, visitor: Visitor
+) -> None:
+    label, other = (agent.post("/labels", {"name": unique("標籤 ")}).json() for _ in range(2))
+    conversation_id = visitor.conversation()
+    path = f"/conversations/{conversation_id}"
+    put = agent.put(f"{path}/labels", {"label_ids": [label["id"], other["id"]]})
+    assert put.status_code == 200, put.text
+    before = agent.get(path).json()
+    assert {item["id"] for item in before["labels"]} == {label["id"], other["id"]}
+
+    inbox = f"private-inbox.{visitor.session['inbox']['id']}"
+    socket = await open_socket(deskline, visitor.session["realtime"]["key"])
+    await socket.subscribe(inbox, agent_auth(agent, inbox, socket.socket_id))
+
+    async def announced(names: set[str]) -> dict[str, Any]:
+        while True:
+            row = await socket.receive("conversation.updated")
+            if row["id"] == conversation_id and {one["name"] for one in row["labels"]} == names:
+                return row
+
+    renamed = unique("renamed ")
+    await asyncio.to_thread(agent.patch, f"/labels/{other['id']}", {"name": renamed})
+    row = await announced({label["name"], renamed})
+    assert row["version"] > before["version"]
+    deleted = await asyncio.to_thread(agent.delete, f"/labels/{label['id']}")
+    assert deleted.status_code == 204
+    gone = await announced({renamed})
+    assert gone["version"] > row["version"]
+    await socket.connection.close()
+    assert [item["name"] for item in agent.get(path).json()["labels"]] == [renamed]

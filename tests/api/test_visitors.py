@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.conftest import Agent, Visitor, assert_problem
+from tests.api.conftest import Agent, NewAccount, Visitor, assert_problem
 
 MakeVisitor = Callable[..., Visitor]
 
@@ -160,6 +160,44 @@ def test_visitors_call_none_of_it(visitor: Visitor) -> None:
     ):
         answer = visitor.http.request(method, f"/api/v1{path}", json={})
         assert_problem(answer, 401, "not_authenticated")
+
+
+def test_agents_see_the_visitors_of_their_inboxes(
+    agent: Agent, new_account: NewAccount, new_visitor: MakeVisitor
+) -> None:
+    mine, theirs = (
+        agent.post("/inboxes", {"name": f"Shop {uuid.uuid4().hex[:8]}"}).json() for _ in range(2)
+    )
+    limited = new_account(all_inboxes=False, inbox_ids=[mine["id"]])
+    inside, outside = (new_visitor(inbox_key=one["key"]) for one in (mine, theirs))
+    conversation_id = outside.conversation()
+    assert [item["id"] for item in find(limited)] == [inside.id]
+    assert find(limited, inbox=theirs["id"]) == []
+    assert [one["id"] for one in limited.get("/directory/inboxes").json()["items"]] == [mine["id"]]
+    assert limited.get(f"/visitors/{inside.id}").status_code == 200
+    path = f"/visitors/{outside.id}"
+    assert_problem(limited.get(path), 404, "not_found")
+    assert_problem(limited.patch(path, {"name": "x"}), 404, "not_found")
+    assert_problem(limited.post(f"{path}/block"), 404, "not_found")
+    assert_problem(limited.post(f"{path}/unblock"), 404, "not_found")
+    assert agent.get(path).json()["blocked_at"] is None
+
+    canned = [
+        agent.post(
+            "/canned-responses",
+            {"shortcut": uuid.uuid4().hex, "title": "T", "body": "B", "inbox_id": inbox_id},
+        ).json()
+        for inbox_id in (mine["id"], theirs["id"], None)
+    ]
+    codes = [limited.get(f"/canned-responses/{one['id']}").status_code for one in canned]
+    assert codes == [200, 404, 200]
+    seen = {one["shortcut"] for one in limited.get("/canned-responses", limit=100).json()["items"]}
+    assert canned[1]["shortcut"] not in seen
+    render = f"/canned-responses/{canned[2]['id']}/render"
+    there = {"conversation_id": conversation_id}
+    assert_problem(limited.post(render, there), 404, "not_found")
+    other = agent.post(f"/canned-responses/{canned[0]['id']}/render", there)
+    assert_problem(other, 409, "conflict")
 
 
 # --- blocked networks -------------------------------------------------------------------------
