@@ -62,6 +62,11 @@ export function describeEvent(event: Data): EventText | null {
   }
 }
 
+/** The event as done by a visitor of this name, when a visitor did it: how one is called depends on the language. */
+export function withVisitorName(event: Data, name: string): Data {
+  return text(event.by, 'type') === 'visitor' ? { ...event, by: { ...(event.by as object), name } } : event
+}
+
 const PRIORITIES = ['low', 'normal', 'high', 'urgent']
 
 function text(from: unknown, key: string): string {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { describeEvent } from '../events'
+import { describeEvent, withVisitorName } from '../events'
 import en from '../i18n/en/common'
 import { entries, merge, emptyTimeline } from '../timeline'
 import { message } from './message'
@@ -58,6 +58,12 @@ describe('the text of an event', () => {
       expect(describeEvent(event)).toBeNull()
     },
   )
+})
+
+it('a visitor is called as everywhere on the page', () => {
+  const renamed = withVisitorName({ type: 'ended', by: visitor }, '訪客 7')
+  expect(describeEvent(renamed)?.values).toEqual({ name: '訪客 7' })
+  expect(withVisitorName({ type: 'claimed', by: ann }, '訪客 7').by).toEqual(ann)
 })
 
 it('an event stands in the timeline as what it is', () => {
