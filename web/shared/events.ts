@@ -15,6 +15,8 @@ export interface EventText {
 type Data = NonNullable<Message['event']>
 
 export function describeEvent(event: Data): EventText | null {
+  // Whose details were erased keeps the type only.
+  if (event.by === undefined) return typeof event.type === 'string' ? { key: 'event.erased', values: {} } : null
   const name = text(event.by, 'name')
   const values = { name }
   switch (event.type) {

@@ -29,6 +29,7 @@ const known = [
   [{ type: 'participant_added', by: ann, user: bo }, 'event.participantAdded'],
   [{ type: 'participant_removed', by: ann, user: bo }, 'event.participantRemoved'],
   [{ type: 'rated', by: visitor, score: 4 }, 'event.rated'],
+  [{ type: 'claimed' }, 'event.erased'],
 ] as const
 
 function template(key: string): string {
@@ -52,7 +53,7 @@ describe('the text of an event', () => {
     expect([...new Set(used)].sort()).toEqual(Object.keys(en.event).sort())
   })
 
-  it.each([{ type: 'teleported', by: ann }, { type: 'snoozed', by: ann }, { type: 'priority_changed', to: 9 }, {}])(
+  it.each([{ type: 'teleported', by: ann }, { type: 'snoozed', by: ann }, { type: 'priority_changed', by: ann, to: 9 }, {}])(
     '%j is left to the entry itself',
     (event) => {
       expect(describeEvent(event)).toBeNull()

@@ -39,6 +39,7 @@ export default {
     labelsChanged: '{name} changed labels: added {added}, removed {removed}',
     participantAdded: '{name} added {user} to the conversation',
     participantRemoved: '{name} removed {user} from the conversation',
+    erased: 'Something happened here; the details were erased',
     rated: '{name} rated the conversation {score} of 5',
   },
   priority: {

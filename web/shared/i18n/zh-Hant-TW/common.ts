@@ -41,6 +41,7 @@ const messages: typeof en = {
     labelsChanged: '{name} 加上了標籤 {added}，並移除了 {removed}',
     participantAdded: '{name} 將 {user} 加入對話',
     participantRemoved: '{name} 將 {user} 移出對話',
+    erased: '此處有一筆紀錄，詳細內容已清除',
     rated: '{name} 為這段對話評了 {score} 分（滿分 5 分）',
   },
   priority: {
