@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import time
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -29,6 +32,40 @@ def stored(deskline: Deskline) -> float:
     text = httpx.get(f"{deskline.url}/metrics").text
     line = next(li for li in text.splitlines() if li.startswith("deskline_messages_stored_total"))
     return float(line.split()[1])
+
+
+def answers(deskline: Deskline, status: int) -> float:
+    """How many logins were answered with a status."""
+    text = httpx.get(f"{deskline.url}/metrics").text
+    found = [
+        float(line.split()[-1])
+        for line in text.splitlines()
+        if line.startswith("deskline_http_requests_total{")
+        and "auth/login" in line
+        and f'status="{status}"' in line
+    ]
+    return sum(found)
+
+
+def test_a_client_that_hangs_up_is_no_failure_of_the_server(deskline: Deskline) -> None:
+    if deskline.data_dir is None:
+        pytest.skip("the balancer does not pass /metrics on")
+    body = json.dumps({"email": deskline.email, "password": deskline.password}).encode()
+    head = (
+        "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    failures, hung_up = answers(deskline, 500), answers(deskline, 499)
+    target = urlsplit(deskline.url)
+    for _ in range(50):
+        with socket.create_connection((target.hostname, target.port or 80)) as sock:
+            sock.sendall(head.encode() + body)
+            time.sleep(0.01)  # the password's check takes longer
+        if answers(deskline, 499) > hung_up:
+            break
+    else:
+        pytest.fail("no request was counted as hung up on")
+    assert answers(deskline, 500) == failures
 
 
 def test_an_unknown_address_is_a_problem_document(deskline: Deskline) -> None:
