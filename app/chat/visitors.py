@@ -431,6 +431,8 @@ def _merge(connection: Connection, source: Any, target: Any) -> list[int]:
         or source.merged_into_id is not None
         or source.identifier is not None
         or target.identifier is None
+        # blocked in between, as one that is being erased
+        or any(row.blocked_at is not None for row in (source, target))
     ):
         raise _Overtaken
     ids = list(
