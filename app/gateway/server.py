@@ -17,10 +17,13 @@ from prometheus_client import REGISTRY
 from sanic import Request, Sanic
 from sanic.response import HTTPResponse, json, raw
 
+from app.bus import connection
+from app.bus.nodes import Beat
 from app.config import Settings
 from app.gateway import control
 from app.gateway.metrics import NodeCollector
 from app.gateway.node import Node
+from app.version import version
 
 
 def attach(app: Sanic[Any, Any], settings: Settings) -> Node:
@@ -37,6 +40,10 @@ def attach(app: Sanic[Any, Any], settings: Settings) -> Node:
     async def start(_app: Sanic[Any, Any]) -> None:
         await node.start()
         REGISTRY.register(collector)
+        app.ctx.gateway_told_by = connection.connect(settings.redis_url)
+        app.ctx.gateway_beat = Beat(
+            app.ctx.gateway_told_by, process="gateway", node=settings.node, version=version()
+        )
 
     async def drain(_app: Sanic[Any, Any]) -> None:
         await node.drain(settings.drain_seconds)
@@ -45,6 +52,10 @@ def attach(app: Sanic[Any, Any], settings: Settings) -> Node:
         # nothing to undo when the start failed; a registry has no public "is it in there"
         with suppress(KeyError):
             REGISTRY.unregister(collector)
+        # nothing to close either
+        if (beat := getattr(app.ctx, "gateway_beat", None)) is not None:
+            await beat.close()
+            await app.ctx.gateway_told_by.aclose()
         await control.close(app)
         await node.stop()
 

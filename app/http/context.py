@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from app.bus import connection
 from app.bus.events import Event
 from app.bus.limits import TRAFFIC, AttemptLimit, RateLimits
+from app.bus.nodes import Beat
 from app.bus.presence import Presence
 from app.bus.publisher import Publisher
 from app.chat.announce import Announcer
@@ -28,6 +29,7 @@ from app.db.reads import Reads
 from app.db.routing import HistoryRouting
 from app.db.writer import Writer
 from app.http.cors import AllowedOrigins
+from app.version import version
 
 LOGIN_WINDOW_SECONDS = 15 * 60
 LOGIN_ATTEMPTS_PER_ACCOUNT_AND_ADDRESS = 10
@@ -50,6 +52,7 @@ class Context:
     logins: Logins
     routing: HistoryRouting
     late: LateReads
+    beat: Beat
     redis: Redis
     publisher: Publisher
     presence: Presence
@@ -90,6 +93,7 @@ class Context:
         await self.publisher.close()
         await self.rates.close()
         await self.presence.close()
+        await self.beat.close()
         await self.redis.aclose()
         await self.watch.close()
         self.reads.close()
@@ -116,6 +120,7 @@ def make(settings: Settings) -> Context:
         logins=Logins(database, reads),
         routing=HistoryRouting(reads),
         late=LateReads(database),
+        beat=Beat(redis, process="web", node=settings.node, version=version()),
         redis=redis,
         publisher=publisher,
         presence=Presence(redis),

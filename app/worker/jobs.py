@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, insert, select, update
 
 from app import clock, log
-from app.bus import publisher
+from app.bus import nodes, publisher
 from app.bus.events import Event
 from app.bus.locks import FencedLock, Held
 from app.chat import accounts, attachments
@@ -37,6 +37,7 @@ EVENT_LIFETIME: Final = timedelta(minutes=10)
 PURGE_ROWS: Final = 1000
 PURGE_FILES: Final = 20
 JITTER: Final = 0.2
+TOLD_EVERY_SECONDS: Final = 5.0
 
 _fences = schema.job_fences
 
@@ -54,6 +55,8 @@ class JobStatistics:
     items: int = 0
     skipped: int = 0
     last_success: float = 0.0
+    # when the other nodes were last told of a success
+    last_told: float = 0.0
     # whether the last try failed: without Redis there is no lock, and nothing runs
     paused: bool = False
 
@@ -80,6 +83,7 @@ class Tools:
     post: Post | None = None
     # whether webhooks may reach loopback and private addresses
     webhook_allow_private: bool = False
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,5 +268,9 @@ class Runner:
             await lock.release(held)
         statistics.runs += 1
         statistics.items += count
-        statistics.last_success = clock.now_source().timestamp()
+        now = clock.now_source().timestamp()
+        if now - statistics.last_told >= TOLD_EVERY_SECONDS:
+            statistics.last_told = now
+            await nodes.job_done(tools.redis, job.name, tools.node, count)
+        statistics.last_success = now
         return count

@@ -15,11 +15,13 @@ from sanic.response import HTTPResponse, raw
 
 from app.bus import connection
 from app.bus.events import Event
+from app.bus.nodes import Beat
 from app.bus.publisher import Publisher
 from app.chat.announce import Announcer
 from app.config import Settings
 from app.db import outbox
 from app.db.engines import Database
+from app.version import version
 from app.worker import mail
 from app.worker.jobs import Runner, Tools
 from app.worker.smtp import Post
@@ -67,13 +69,16 @@ def attach(app: App, settings: Settings) -> None:
             announcer,
             post,
             webhook_allow_private=settings.webhook_allow_private,
+            node=settings.node,
         )
+        app.ctx.worker_beat = Beat(redis, process="worker", node=settings.node, version=version())
         app.ctx.worker = Runner(app.ctx.worker_tools)
 
     async def stop(_app: App) -> None:
         await app.ctx.worker.close()
         await app.ctx.worker_announcer.close()
         await app.ctx.worker_publisher.close()
+        await app.ctx.worker_beat.close()
         await app.ctx.worker_tools.redis.aclose()
         app.ctx.worker_tools.database.close()
 
