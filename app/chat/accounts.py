@@ -177,6 +177,14 @@ def log_in(
     if row.totp_enabled_at is not None and not code:
         raise CodeNeeded
     with database.write() as connection:
+        # locked: whoever deactivates the account or changes its password ends this session as well
+        still = connection.execute(
+            select(_users.c.active, _users.c.password_hash)
+            .where(_users.c.id == row.id)
+            .with_for_update()
+        ).one()
+        if not still.active or still.password_hash != row.password_hash:
+            raise InvalidCredentials
         if row.totp_enabled_at is not None:
             if box is None:
                 raise InvalidCode

@@ -190,9 +190,10 @@ async def attempt(
         # only whoever knows the password gets so far: this one counts from everywhere
         (context.codes_per_account, normalized),
     )
-    for limit, key in limits:
-        if seconds := await limit.blocked_seconds(key):
-            raise TooManyAttempts(seconds)
+    # at once, so that a Redis that hangs is waited for only once
+    blocked = await asyncio.gather(*(limit.blocked_seconds(key) for limit, key in limits))
+    if seconds := max(blocked):
+        raise TooManyAttempts(seconds)
     try:
         done = await context.database.run(work, *args, **kwargs)
     except (InvalidCredentials, InvalidCode) as error:

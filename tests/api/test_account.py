@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -145,6 +146,15 @@ def test_a_code_works_once(person: Person) -> None:
     code = app.now()
     assert person.log_in_again(code=code).status_code == 200
     assert_problem(person.log_in_again(code=code), 401, "invalid_totp")
+
+
+@pytest.mark.parametrize("kind", ["app", "recovery"])
+def test_a_code_that_is_sent_many_times_at_once_works_once(person: Person, kind: str) -> None:
+    app, codes = enrolled(person)
+    code = app.now() if kind == "app" else codes[0]
+    with ThreadPoolExecutor(5) as threads:
+        answers = list(threads.map(lambda _: person.log_in_again(code=code), range(5)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [401] * 4
 
 
 def test_nothing_tells_that_there_is_a_second_factor_before_the_password_is_right(

@@ -18,12 +18,14 @@ def unique(word: str) -> str:
     return f"{word}-{uuid.uuid4()}"
 
 
-def audited(agent: Agent, action: str, object_id: int) -> bool:
-    """Whether the audit log has it, where there is a call to read it."""
-    answer = agent.get("/audit", action=action, limit=100)
-    if answer.status_code == 404:
-        pytest.skip("there is no call to read the audit log yet")
-    return any(item["object"]["id"] == str(object_id) for item in answer.json()["items"])
+def audited(agent: Agent, action: str, object_type: str, object_id: int) -> list[Any]:
+    """The entries of the audit log about an object, newest first."""
+    answer = agent.get(
+        "/audit", action=action, object_type=object_type, object_id=str(object_id), limit=10
+    )
+    assert answer.status_code == 200, answer.text
+    items: list[Any] = answer.json()["items"]
+    return items
 
 
 # --- accounts ---------------------------------------------------------------------------------
@@ -221,9 +223,45 @@ def test_agents_keep_neither_accounts_nor_teams_nor_keys(
 
 
 def test_acts_are_in_the_audit_log(agent: Agent, person: Person) -> None:
-    agent.patch(f"/users/{person.user['id']}", {"capacity": 7})
-    assert audited(agent, "user.created", person.user["id"])
-    assert audited(agent, "user.updated", person.user["id"])
+    user_id = person.user["id"]
+    agent.patch(f"/users/{user_id}", {"capacity": 7})
+    agent.delete(f"/users/{user_id}/sessions")
+    agent.delete(f"/users/{user_id}/totp")
+    team = agent.post("/teams", {"name": unique("Team")}).json()["id"]
+    agent.put(f"/teams/{team}/members/{user_id}", None)
+    agent.patch(f"/teams/{team}", {"member_ids": []})
+    agent.delete(f"/teams/{team}")
+    key = agent.post("/api-keys", {"name": "robot", "user_id": user_id}).json()
+    agent.delete(f"/api-keys/{key['id']}")
+    for action, kind, object_id in (
+        ("user.created", "user", user_id),
+        ("user.updated", "user", user_id),
+        ("user.sessions_ended", "user", user_id),
+        ("user.totp_reset", "user", user_id),
+        ("team.created", "team", team),
+        ("team.member_added", "team", team),
+        ("team.updated", "team", team),
+        ("team.deleted", "team", team),
+        ("api_key.created", "api_key", key["id"]),
+        ("api_key.revoked", "api_key", key["id"]),
+    ):
+        (entry, *_) = audited(agent, action, kind, object_id)
+        assert entry["actor"]["id"] == agent.user["id"], action
+        assert entry["address"], action
+        assert PASSWORD not in str(entry), action
+        assert key["key"] not in str(entry), action
+    (changed, *_) = audited(agent, "user.updated", "user", user_id)
+    assert changed["details"] == {"changed": {"capacity": 7}}
+
+
+def test_what_people_do_with_their_own_accounts_is_audited_too(
+    agent: Agent, person: Person
+) -> None:
+    body = {"password": PASSWORD, "new_password": "a-second-password"}
+    assert person.post("/me/password", body).status_code == 200
+    (entry,) = audited(agent, "user.password_changed", "user", person.user["id"])
+    assert entry["actor"]["id"] == person.user["id"]
+    assert "a-second-password" not in str(entry)
 
 
 # --- teams ------------------------------------------------------------------------------------
