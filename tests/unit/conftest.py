@@ -36,6 +36,12 @@ def make_database(path: Path, *, conversations: int = 3) -> None:
     """A migrated database with ``conversations`` conversations, one per visitor, ids from 1."""
     migrate.upgrade(f"sqlite:///{path}", say=lambda _line: None)
     engine = engines.make_engine(f"sqlite:///{path}")
+    fill(engine, conversations=conversations)
+    engine.dispose()
+
+
+def fill(engine: Engine, *, conversations: int = 3) -> None:
+    """Put an inbox, an agent and conversations with a visitor each into a migrated database."""
     now = clock.now()
     with engines.write_transaction(engine) as connection:
         connection.execute(
@@ -83,7 +89,6 @@ def make_database(path: Path, *, conversations: int = 3) -> None:
                     updated_at=now,
                 )
             )
-    engine.dispose()
 
 
 @dataclass(frozen=True)

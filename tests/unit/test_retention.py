@@ -18,7 +18,7 @@ from app.db import schema
 from app.db.engines import Database
 from app.worker import retention as job
 from app.worker.jobs import LostLock
-from tests.unit.test_privacy import fill
+from tests.unit.test_privacy import fill_person
 
 _c, _v = schema.conversations, schema.visitors
 
@@ -67,7 +67,7 @@ async def run(database: Database) -> int:
 @pytest.fixture
 def full(database: Database) -> Database:
     """Conversations 1 to 3, the first two with rows in every table that knows conversations."""
-    fill(database)
+    fill_person(database)
     with database.write() as connection:
         for table, row in (
             (schema.labels, {"id": 1, "name": "l", "color": "#000000", "created_at": clock.now()}),
