@@ -20,6 +20,8 @@ endpoints = Endpoints("realtime")
     body=models.BroadcastingAuthRequest,
     form=True,
     answers={200: models.BroadcastingAuth},
+    # nothing is written, and after a reconnect everybody subscribes to everything at once
+    limit="reads",
     problems=("forbidden",),
 )
 async def broadcasting_auth(call: Call) -> HTTPResponse:
