@@ -598,7 +598,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "bytes",
         "10485760",
         "the largest file that may be sent; Nginx's limit for uploads has to be a little above it",
-        _integer(1, 32 * 1024 * 1024),
+        _integer(1, 24 * 1024 * 1024),
     ),
     _setting(
         "ATTACHMENT_TYPES",

@@ -11,7 +11,7 @@ import hashlib
 import io
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal
@@ -26,6 +26,9 @@ from app.chat.errors import NotFound, Refused
 from app.chat.permissions import Agent, VisitorIdentity
 from app.db import schema
 from app.db.engines import Database
+from app.db.hot import HotStatement
+from app.db.reads import Source
+from app.db.routing import HistoryRouting
 from app.db.writer import attachment_wire
 
 NAME_MAX_CHARACTERS: Final = 120
@@ -296,7 +299,7 @@ _FIND: Final = (
     .join(_c, _c.c.id == _a.c.conversation_id)
     .where(_a.c.token == bindparam("token"))
 )
-_BYTES: Final = select(_b.c.content).where(_b.c.attachment_id == bindparam("id"))
+_BYTES: Final = HotStatement(select(_b.c.content).where(_b.c.attachment_id == bindparam("id")))
 
 
 def find(database: Database, token: str, agent: Agent | None) -> Kept:
@@ -328,13 +331,19 @@ def find(database: Database, token: str, agent: Agent | None) -> Kept:
     )
 
 
-def content(database: Database, kept: Kept) -> bytes:
-    """The bytes of an attachment. Raises :class:`NotFound` when they are gone by now. Blocking."""
-    with database.read() as connection:
-        found = connection.execute(_BYTES, {"id": kept.id}).scalar()
-    if found is None:
+async def content(routing: HistoryRouting, kept: Kept) -> bytes:
+    """The bytes of an attachment, from the replica when that has them: they never change.
+
+    Raises :class:`NotFound` when they are gone by now.
+    """
+
+    async def read(source: Source) -> Sequence[Any]:
+        return await source.rows(_BYTES, {"id": kept.id})
+
+    rows, _ = await routing.read(read, bool)
+    if not rows:
         raise NotFound
-    return bytes(found)
+    return bytes(rows[0][0])
 
 
 def purge_unsent(connection: Connection, limit: int) -> int:

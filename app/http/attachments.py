@@ -112,7 +112,7 @@ async def get_attachment(call: Call) -> HTTPResponse:
     }
     if matches(call.request.headers.get("If-None-Match"), etag):
         return empty(304, headers)
-    content = await context.database.run(attachments.content, context.database, kept)
+    content = await attachments.content(context.routing, kept)
     headers["Content-Disposition"] = _disposition(kept.content_type, kept.name)
     kind = kept.content_type
     return raw(
