@@ -318,16 +318,19 @@ def send(
     conversation_id: int,
     form: Form,
     *,
+    sender: str,
     to: str | None,
     actor: Actor | None,
 ) -> None:
     """Queue a mail with the newest part of the conversation, without notes.
 
     A visitor who gives no address gets it at its own. An agent's mail is noted in the audit log in
-    the name of ``actor``. Raises :class:`NotFound` or :class:`Refused`. Blocking.
+    the name of ``actor``. ``sender`` is the installation's address, empty when it sends no mail.
+    Raises :class:`NotFound` or :class:`Refused`. Blocking.
     """
     with database.read() as connection:
         head = _head(connection, caller, conversation_id, notes=False)
+    mail.require(sender)
     if isinstance(caller, VisitorIdentity) and head.visitor_blocked:
         raise Refused(
             "visitor_blocked", "The support team does not take messages from this visitor."

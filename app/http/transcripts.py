@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from sanic.response import HTTPResponse, empty
 
-from app.chat import mail, transcripts
+from app.chat import transcripts
 from app.chat.transcripts import Form
 from app.http import models_transcripts as models
 from app.http.endpoint import Call, Endpoints
@@ -139,13 +139,13 @@ def _chunk(found: Iterator[bytes]) -> bytes:
 
 async def _mail(call: Call) -> HTTPResponse:
     context = call.context
-    mail.require(context.settings.mail_from)
     await context.database.run(
         transcripts.send,
         context.database,
         call.caller,
         call.ids["conversation_id"],
         _form(call, call.body),
+        sender=context.settings.mail_from,
         to=call.body.email,
         actor=call.actor if call.session is not None else None,
     )
