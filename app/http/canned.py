@@ -62,7 +62,7 @@ async def get_canned_response(call: Call) -> HTTPResponse:
     permission="canned_responses.manage",
     body=models.NewCannedResponse,
     answers={201: models.CannedResponse},
-    problems=("forbidden", "conflict"),
+    problems=("forbidden", "conflict", "message_too_long"),
 )
 async def create_canned_response(call: Call) -> HTTPResponse:
     """Shortcuts differ by more than their case."""
@@ -87,7 +87,7 @@ async def create_canned_response(call: Call) -> HTTPResponse:
     permission="canned_responses.manage",
     body=models.CannedResponseChange,
     answers={200: models.CannedResponse},
-    problems=("forbidden", "not_found", "conflict"),
+    problems=("forbidden", "not_found", "conflict", "message_too_long"),
 )
 async def change_canned_response(call: Call) -> HTTPResponse:
     """What was sent with it stays as it was sent."""

@@ -158,7 +158,7 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
                 "in": "header",
                 "required": False,
                 "description": "the ETag of the answer that the client holds",
-                "schema": {"type": "string", "maxLength": 200},
+                "schema": {"type": "string"},
             }
         )
     return parameters
