@@ -7,9 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import bindparam, create_engine, make_url, text
-from sqlalchemy.exc import SQLAlchemyError
-
 from bench.ledger.book import PUBLIC, STAFF, Book, Message, Sent, Violation, digest
 from bench.ledger.people import PAGE_MESSAGES, SEQ_MAX, Agent, Refused, message_of
 from bench.ledger.wire import WireError
@@ -62,6 +59,10 @@ def from_database(url: str, conversations: Iterable[int]) -> list[Message]:
 
     ``url`` is a SQLAlchemy URL. Raises :class:`TruthUnknown`. Blocking.
     """
+    # half a second that a run without a database need not wait for
+    from sqlalchemy import bindparam, create_engine, make_url, text  # noqa: PLC0415
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
     ids = sorted(conversations)
     try:
         parsed = make_url(url)

@@ -165,6 +165,7 @@ class Liar:
     def __init__(self, lie: Lie, url: str, ws_url: str) -> None:
         self.url = ""
         self._lie = lie
+        self._origin = url
         self._client = Client(find(url, mine=False))
         self._gateway = find(ws_url, mine=False)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -208,6 +209,8 @@ class Liar:
             return False
         body = await reader.readexactly(int(headers.pop("Content-Length", "0")))
         headers.pop("Host")
+        if "Origin" in headers:  # the widget's page comes from the server itself
+            headers["Origin"] = self._origin
         content_type = headers.pop("Content-Type", "application/json")
         answered = self._lie.instead(method, path, body)
         if answered is not None:

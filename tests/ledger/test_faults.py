@@ -108,6 +108,7 @@ def servers(tmp_path: Path) -> Iterator[LocalServers]:
     yield from local_servers.made(tmp_path)
 
 
+@pytest.mark.timeout(300)
 async def test_nothing_is_lost_while_processes_are_really_killed(
     servers: LocalServers, tmp_path: Path
 ) -> None:

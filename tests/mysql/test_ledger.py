@@ -47,7 +47,7 @@ def replicates(replica: Server) -> bool:
     return {state["Replica_IO_Running"], state["Replica_SQL_Running"]} == {"Yes"}
 
 
-@pytest.mark.timeout(ENDS_WITHIN_SECONDS + 120)
+@pytest.mark.timeout(3 * SECONDS + ENDS_WITHIN_SECONDS + 240)
 def test_nothing_is_lost_on_mysql_whatever_breaks(
     mysql: Servers, cluster: LocalServers, tmp_path: Path
 ) -> None:
