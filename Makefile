@@ -31,7 +31,7 @@ lint: python ## Every static check: Python, Ansible, web
 	@$(PYTHON) tools/run_tests.py --only lint
 
 .PHONY: bench
-bench: python ## Measure the gateway on loopback; figures and plots go to dist/bench/
+bench: python ## Measure the gateway on loopback; figures and plots go to dist/bench/ (see also bench-api)
 	@$(PYTHON) tools/environment.py dev
 	@$(VENV)/python bench/gateway.py
 
@@ -44,6 +44,11 @@ ledger: python ## Talk to a running Deskline, account for every message (URL=…
 chaos: python ## The ledger on the local cluster while its parts are broken (SECONDS=600 RATE=50)
 	@$(PYTHON) tools/environment.py dev
 	@DESKLINE_CHAOS_SECONDS=$(or $(SECONDS),600) DESKLINE_CHAOS_RATE=$(or $(RATE),50) DESKLINE_CHAOS_VISITORS=$(or $(VISITORS),300) DESKLINE_CHAOS_AGENTS=$(or $(AGENTS),30) CI=true $(VENV)/python -m pytest tests/chaos -s
+
+.PHONY: bench-api
+bench-api: python ## Measure the API on a private MySQL (root the first time); figures go to bench/results/
+	@$(PYTHON) tools/environment.py dev
+	@$(VENV)/python bench/api.py
 
 .PHONY: release
 release: python ## Build dist/deskline-<version>.tar.gz, the archive that the servers get

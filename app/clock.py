@@ -29,4 +29,5 @@ def uuid() -> str:
 
 def wire(moment: datetime) -> str:
     """A naive UTC datetime as ISO 8601 with microseconds and Z, the form on the wire."""
-    return moment.isoformat(timespec="microseconds") + "Z"
+    text = moment.isoformat()  # without arguments it takes half the time
+    return f"{text}Z" if moment.microsecond else f"{text}.000000Z"

@@ -308,7 +308,7 @@ def find(database: Database, token: str, agent: Agent | None) -> Kept:
     What the visitor may see is given to whoever knows the token. What a member of the staff
     uploaded and what a note carries is given only to staff who see the inbox: ``agent``. Blocking.
     """
-    with database.read() as connection:
+    with database.view() as connection:
         row = connection.execute(_FIND, {"token": token}).one_or_none()
     if row is None:
         raise NotFound

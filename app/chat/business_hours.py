@@ -243,7 +243,7 @@ def wire(row: Any) -> dict[str, Any]:
 
 def everything(database: Database) -> list[dict[str, Any]]:
     """All business hours by name; at most :data:`HOURS_MAX`. Blocking."""
-    with database.read() as connection:
+    with database.view() as connection:
         rows = connection.execute(select(_h).order_by(_h.c.name, _h.c.id)).all()
     return [wire(row) for row in rows]
 

@@ -67,7 +67,7 @@ def find(
     if cursor is not None:
         (last,) = pages.read_cursor(cursor, str)
         query = query.where(_r.c.shortcut > last)
-    with database.read() as connection:
+    with database.view() as connection:
         rows = connection.execute(query).all()
     page = rows[:limit]
     more = len(rows) > limit
@@ -76,7 +76,7 @@ def find(
 
 def one(database: Database, agent: Agent, response_id: int) -> dict[str, Any]:
     """One response that the agent may use. Raises :class:`NotFound`. Blocking."""
-    with database.read() as connection:
+    with database.view() as connection:
         return wire(_visible(connection, agent, response_id))
 
 
@@ -176,7 +176,7 @@ def render(
 
     Those stay in the text as they are. Raises :class:`NotFound`. Blocking.
     """
-    with database.read() as connection:
+    with database.view() as connection:
         response = _visible(connection, agent, response_id)
         row = connection.execute(
             select(

@@ -520,7 +520,7 @@ def all_of_visitor(
         page = page.where(_c.c.id < last_id)
     ids = page.order_by(_c.c.id.desc()).limit(limit + 1).subquery("page")
     query = _STAFF.join(ids, ids.c.id == _c.c.id).order_by(_c.c.id.desc())
-    with database.read() as connection:
+    with database.view() as connection:
         rows = connection.execute(query, {"me": 0}).all()
         shown = rows[:limit]
         queue = queue_of(connection, shown)

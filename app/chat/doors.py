@@ -98,6 +98,6 @@ def visitor_blocked() -> Refused:
 
 
 def _door(database: Database, inbox_id: int) -> Door:
-    with database.read() as connection:
+    with database.view() as connection:
         row = inboxes.by_id(connection, inbox_id)
     return Door(row.archived_at is not None, tuple(inboxes.settings_of(row).pre_chat))

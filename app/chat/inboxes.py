@@ -272,7 +272,7 @@ def by_id(connection: Connection, inbox_id: int) -> Any:
 
 def allowed_origins(database: Database) -> dict[int, frozenset[str]]:
     """Of each inbox that allows any, the origins of pages that may call the API. Blocking."""
-    with database.read() as connection:
+    with database.view() as connection:
         rows = connection.execute(
             select(_inboxes.c.id, _inboxes.c.settings).where(
                 _inboxes.c.settings.is_not(None), _inboxes.c.archived_at.is_(None)
@@ -285,7 +285,7 @@ def allowed_origins(database: Database) -> dict[int, frozenset[str]]:
 def origins_of_key(database: Database, key: str) -> frozenset[str] | None:
     """The origins that the inbox with this key allows; None when there is no such inbox.
     Blocking."""
-    with database.read() as connection:
+    with database.view() as connection:
         row = connection.execute(
             select(_inboxes.c.settings).where(_inboxes.c.key == key)
         ).one_or_none()
@@ -345,7 +345,7 @@ def directory(database: Database, agent: Agent) -> list[dict[str, Any]]:
     query = _with_hours().where(_inboxes.c.archived_at.is_(None))
     if agent.inbox_ids is not None:
         query = query.where(_inboxes.c.id.in_(sorted(agent.inbox_ids)))
-    with database.read() as connection:
+    with database.view() as connection:
         rows = connection.execute(query.order_by(_inboxes.c.name, _inboxes.c.id)).all()
     return [_directory_wire(row) for row in rows]
 

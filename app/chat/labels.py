@@ -34,7 +34,7 @@ def wire(row: Any) -> dict[str, Any]:
 
 def everything(database: Database) -> list[dict[str, Any]]:
     """Every label by name; at most :data:`LABELS_MAX`. Blocking."""
-    with database.read() as connection:
+    with database.view() as connection:
         rows = connection.execute(select(_l).order_by(_l.c.name, _l.c.id)).all()
     return [wire(row) for row in rows]
 

@@ -61,7 +61,7 @@ def accounts_page(
     if active is not None:
         wanted.append(_users.c.active == active)
     rows, next_cursor = _page(database, wanted, cursor, limit)
-    with database.read() as connection:
+    with database.view() as connection:
         inboxes = _inboxes_of(connection, [row.id for row in rows])
     return [_wire(row, inboxes.get(row.id, [])) for row in rows], next_cursor
 
@@ -205,7 +205,7 @@ def end_sessions(database: Database, actor: Actor, user_id: int) -> None:
 
 def profile(database: Database, agent: Agent) -> dict[str, Any]:
     """What the caller may know of the own account beyond :class:`Agent`. Blocking."""
-    with database.read() as connection:
+    with database.view() as connection:
         row = _row(connection, agent.id)
     return {
         "availability": row.availability,
@@ -270,7 +270,7 @@ def _page(
     if cursor:
         (after,) = pages.read_cursor(cursor, int)
         query = query.where(_users.c.id > after)
-    with database.read() as connection:
+    with database.view() as connection:
         rows = connection.execute(query).all()
     more = len(rows) > limit
     return rows[:limit], pages.make_cursor(rows[limit - 1].id) if more else None

@@ -23,7 +23,7 @@ _teams, _members, _users = schema.teams, schema.team_members, schema.users
 
 def everything(database: Database) -> list[dict[str, Any]]:
     """Every team with its active members, by name; at most :data:`TEAMS_MAX`. Blocking."""
-    with database.read() as connection:
+    with database.view() as connection:
         rows = connection.execute(select(_teams).order_by(_teams.c.name, _teams.c.id)).all()
         members = _members_of(connection, [row.id for row in rows])
     return [_wire(row, members.get(row.id, [])) for row in rows]

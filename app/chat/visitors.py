@@ -370,7 +370,7 @@ def note_page(database: Database, visitor: VisitorIdentity, page: Page) -> None:
 
 def is_gone(database: Database, visitor: VisitorIdentity) -> bool:
     """Whether a token's visitor was merged into another one, or erased. Blocking."""
-    with database.read() as connection:
+    with database.view() as connection:
         here = connection.execute(
             select(_visitors.c.id).where(
                 _visitors.c.id == visitor.id, _visitors.c.merged_into_id.is_(None)

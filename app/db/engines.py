@@ -29,10 +29,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 POOL_THREADS: Final = 16
+# one for each thread, and some for those that keep one besides, as the writer
+POOL_CONNECTIONS: Final = POOL_THREADS + 4
 ATTEMPTS: Final = 3
 MAX_WAITING: Final = 512
 # one SYN may be lost (it is sent again after a second), and who sends hears "no" within 2 seconds
 CONNECT_TIMEOUT_SECONDS: Final = 1.5
+POOL_WAIT_SECONDS: Final = 3
 STATEMENT_TIMEOUT_SECONDS: Final = 10
 RECYCLE_SECONDS: Final = 1800
 IDLE_SECONDS: Final = 600
@@ -90,7 +93,7 @@ def is_unavailable(error: Exception) -> bool:
     return isinstance(error, OperationalError) and _error_number(error) in _UNAVAILABLE
 
 
-def make_engine(url: str, *, pool_size: int = POOL_THREADS) -> Engine:
+def make_engine(url: str, *, pool_size: int = POOL_CONNECTIONS) -> Engine:
     """An engine for a MySQL or SQLite URL, with the session settings that the code relies on."""
     if make_url(url).get_backend_name() == "sqlite":
         return _sqlite_engine(url, pool_size)
@@ -104,7 +107,7 @@ def make_engine(url: str, *, pool_size: int = POOL_THREADS) -> Engine:
         isolation_level="READ COMMITTED",
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=CONNECT_TIMEOUT_SECONDS,
+        pool_timeout=POOL_WAIT_SECONDS,
         pool_pre_ping=True,
         pool_recycle=RECYCLE_SECONDS,
         hide_parameters=True,

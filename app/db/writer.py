@@ -397,6 +397,7 @@ _REPEATED_FIRST_MESSAGES = (
         tuple_(_c.c.visitor_id, _m.c.client_id).in_(bindparam("pairs", expanding=True)),
     )
 )
+_WEBHOOK_LISTENS = select(_w.c.id).where(_w.c.active).limit(1)
 _LOCK_CONVERSATIONS = (
     select(
         _c.c.id,
@@ -405,13 +406,17 @@ _LOCK_CONVERSATIONS = (
         _c.c.status,
         _c.c.last_seq_public,
         _c.c.last_seq_staff,
+        _v.c.name,
+        _v.c.blocked_at,
+        _WEBHOOK_LISTENS.scalar_subquery().label("webhook"),
     )
+    # first the conversations, in the order of their ids, whatever the optimizer thinks of it …
+    .prefix_with("STRAIGHT_JOIN", dialect="mysql")
+    .join(_v, _v.c.id == _c.c.visitor_id)
     .where(_c.c.id.in_(bindparam("ids", expanding=True)))
     .order_by(_c.c.id)
-    .with_for_update()
-)
-_VISITORS = select(_v.c.id, _v.c.name, _v.c.blocked_at).where(
-    _v.c.id.in_(bindparam("ids", expanding=True))
+    # … and only they are locked: others lock the visitor first
+    .with_for_update(of=_c)
 )
 _REPEATED = select(
     _m.c.conversation_id,
@@ -451,7 +456,6 @@ _LINK_ATTACHMENT = (
     .where(_a.c.id == bindparam("attachment"))
     .values(stream=bindparam("in_stream"), seq=bindparam("at_seq"))
 )
-_WEBHOOK_LISTENS = select(_w.c.id).where(_w.c.active).limit(1)
 _MESSAGE_COLUMNS: Final = (
     "conversation_id",
     "stream",
@@ -539,7 +543,7 @@ class _Batch:
     ) -> tuple[list[Outcome], list[Stored]]:
         now = clock.now()
         targets, opened, blocked = _find_conversations(connection, messages, now)
-        conversations = _lock_conversations(connection, targets, blocked)
+        conversations, webhook = _lock_conversations(connection, targets, blocked)
         outcomes: list[Outcome | None] = [None] * len(messages)
         wanted: list[tuple[int, NewMessage, _Conversation]] = []
         for index, (message, target) in enumerate(zip(messages, targets, strict=True)):
@@ -594,7 +598,7 @@ class _Batch:
             _reopened(row, conversations[row.conversation_id]) for row in rows if row.reopened
         ]
         if rows:
-            self._insert(connection, rows, events, marks, now)
+            self._insert(connection, rows, events, marks, now, webhook=webhook)
             _advance(connection, conversations.values(), now)
         return [outcome for outcome in outcomes if outcome is not None], events
 
@@ -605,6 +609,8 @@ class _Batch:
         events: list[Stored],
         marks: dict[tuple[int, int, str, int], int],
         now: datetime,
+        *,
+        webhook: bool,
     ) -> None:
         # text is what both drivers take for a time without looking at it again
         moment = now.isoformat(" ", "microseconds")
@@ -639,10 +645,9 @@ class _Batch:
             connection.exec_driver_sql(
                 self._add_participants, [(*writer, moment) for writer in writers]
             )
-        if connection.execute(_WEBHOOK_LISTENS).first() is not None:
-            connection.execute(
-                insert(schema.webhook_events), [fact for row in rows for fact in _facts(row, now)]
-            )
+        if webhook:
+            facts = [fact for row in rows for fact in _facts(row, now)]
+            connection.execute(insert(schema.webhook_events), facts)
 
 
 def _facts(row: Stored, now: datetime) -> list[dict[str, Any]]:
@@ -779,27 +784,26 @@ def _open_conversation(
 
 def _lock_conversations(
     connection: Connection, targets: Sequence[int | None], blocked: set[int]
-) -> dict[int, _Conversation]:
-    """Lock the rows in the order of their ids; adds to ``blocked`` the visitors that are."""
+) -> tuple[dict[int, _Conversation], bool]:
+    """Lock the rows in the order of their ids; says also whether a webhook listens.
+
+    Adds to ``blocked`` the visitors that are.
+    """
     ids = sorted({target for target in targets if target is not None})
     rows = connection.execute(_LOCK_CONVERSATIONS, {"ids": ids}).all()
-    # a separate statement: joined, the visitor's row would be locked as well, after a conversation
-    names: dict[int, str] = {}
-    for visitor in connection.execute(_VISITORS, {"ids": sorted({row.visitor_id for row in rows})}):
-        names[visitor.id] = visitor.name
-        if visitor.blocked_at is not None:
-            blocked.add(visitor.id)
-    return {
+    blocked.update(row.visitor_id for row in rows if row.blocked_at is not None)
+    conversations = {
         row.id: _Conversation(
             row.id,
             row.inbox_id,
             row.visitor_id,
-            names[row.visitor_id],
+            row.name,
             row.status,
             [row.last_seq_public, row.last_seq_staff],
         )
         for row in rows
     }
+    return conversations, any(row.webhook is not None for row in rows)
 
 
 def _find_repeats(

@@ -90,7 +90,7 @@ async def me(call: Call) -> HTTPResponse:
     database = call.context.database
 
     def read() -> tuple[list[dict[str, object]], dict[str, object]]:
-        with database.read() as connection:
+        with database.view() as connection:
             refs = inboxes.refs(connection, call.agent)
         return refs, staff.profile(database, call.agent)
 

@@ -10,6 +10,7 @@ from app.chat import conversations, messages
 from app.chat.conversations import Filters
 from app.chat.messages import Page
 from app.db import schema
+from app.db.engines import Unavailable
 from app.db.writer import NewMessage
 from app.http import models
 from app.http.endpoint import Call, Endpoints, json
@@ -139,16 +140,22 @@ async def _page(call: Call, stream: int, known_seq: int) -> Page:
 
 
 async def _edits(call: Call, stream: int) -> tuple[list[dict[str, Any]], int | None]:
-    query = call.query
+    """The edits, or none yet while the primary is away: the same number is asked for again."""
+    query, context = call.query, call.context
     if query.after_edit is None:
         return [], None
-    return await messages.edited(
-        call.context.reads,
-        conversation_id=call.ids["conversation_id"],
-        stream=stream,
-        after_edit=query.after_edit,
-        known_seq=query.after_seq,
-    )
+    if context.database.primary_away:
+        return [], query.after_edit
+    try:
+        return await messages.edited(
+            context.reads,
+            conversation_id=call.ids["conversation_id"],
+            stream=stream,
+            after_edit=query.after_edit,
+            known_seq=query.after_seq,
+        )
+    except Unavailable:
+        return [], query.after_edit
 
 
 @endpoints.add(

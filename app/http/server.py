@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from sanic.response import BaseHTTPResponse, HTTPResponse, empty
 
 from app import clock, log
 from app.chat.errors import Refused
-from app.config import Settings
+from app.config import Network, Settings
 from app.db.engines import Unavailable
 from app.http import (
     account,
@@ -60,6 +61,7 @@ REQUEST_TIMEOUT_SECONDS: Final = 15
 RESPONSE_TIMEOUT_SECONDS: Final = 40
 CLIENT_CLOSED_REQUEST: Final = 499
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_\-]{8,64}")
+_FORWARDED_MAX: Final = 100
 _QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 AUDIENCES: Final = (
@@ -116,6 +118,7 @@ def create_app(settings: Settings) -> App:
     app.ctx.endpoints = endpoints()
     app.ctx.registry = CollectorRegistry()
     app.ctx.metrics = RequestMetrics(app.ctx.registry)
+    app.ctx.access = log.get("access")
     for audience in AUDIENCES:
         app.blueprint(audience.endpoints.blueprint())
     app.blueprint(static.blueprint(settings))
@@ -154,10 +157,19 @@ async def _begin(request: Request) -> None:
     request.ctx.request_id = given if _REQUEST_ID.fullmatch(given) else clock.token(12)
     request.ctx.started = time.perf_counter()
     request.ctx.user = None
-    request.ctx.client_address = client_address(
-        request.ip, request.headers.get("X-Forwarded-For"), settings.trusted_proxies
+    forwarded = request.headers.get("X-Forwarded-For")
+    # what a client makes up may be long: that is not kept
+    client = _client if len(forwarded or "") <= _FORWARDED_MAX else _client.__wrapped__
+    request.ctx.client_address, request.ctx.client_network = client(
+        request.ip, forwarded, settings.trusted_proxies
     )
-    request.ctx.client_network = client_network(request.ctx.client_address)
+
+
+@lru_cache(maxsize=4096)
+def _client(peer: str, forwarded_for: str | None, trusted: tuple[Network, ...]) -> tuple[str, str]:
+    """The client's address, and what limits count by. Clients come again: it is kept."""
+    address = client_address(peer, forwarded_for, trusted)
+    return address, client_network(address)
 
 
 async def _failed(request: Request, error: Exception) -> HTTPResponse:
@@ -198,7 +210,8 @@ def _methods(app: App, path: str) -> list[str]:
 
 
 async def _finish(request: Request, response: BaseHTTPResponse) -> None:
-    made: context.Context = request.app.ctx.deskline
+    app_ctx = request.app.ctx
+    made: context.Context = app_ctx.deskline
     ctx = request.ctx
     secure(response, request.path, made.settings)
     cors.finish(request, response)
@@ -209,8 +222,8 @@ async def _finish(request: Request, response: BaseHTTPResponse) -> None:
         request.stream.keep_alive = False
     seconds = time.perf_counter() - getattr(ctx, "started", time.perf_counter())
     route = f"/{request.route.path}" if request.route is not None else "unknown"
-    request.app.ctx.metrics.answered(request.method, route, response.status, seconds)
-    write = log.get("access").debug if request.path in _QUIET_ROUTES else log.get("access").info
+    app_ctx.metrics.answered(request.method, route, response.status, seconds)
+    write = app_ctx.access.debug if request.path in _QUIET_ROUTES else app_ctx.access.info
     write(
         "request",
         request_id=getattr(ctx, "request_id", ""),
@@ -227,24 +240,38 @@ async def _finish(request: Request, response: BaseHTTPResponse) -> None:
 def secure(response: BaseHTTPResponse, path: str, settings: Settings) -> None:
     """Add the security headers, unless the answer has its own.
 
-    Only the widget's page may stand in a frame of another site.
+    Only the widget's page may stand in a frame of another site. JSON is no document: it gets what
+    keeps it from being taken for one.
     """
-    framed = path == "/widget" or path.startswith("/widget/")
+    if response.content_type == "application/json":
+        kind = "data"
+    else:
+        kind = "framed" if path == "/widget" or path.startswith("/widget/") else "page"
     headers = response.headers
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers.setdefault("Referrer-Policy", "strict-origin-when-cross-origin")
-    headers["Permissions-Policy"] = "camera=(), microphone=(), geolocation=()"
-    headers.setdefault(
-        "Content-Security-Policy",
-        "default-src 'self'; "
-        f"connect-src 'self' {settings.ws_public_url}; "
-        "img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-        "object-src 'none'; base-uri 'none'; form-action 'self'; "
-        f"frame-ancestors {'*' if framed else chr(39) + 'none' + chr(39)}",
-    )
-    if not framed:
+    for name, value in _security_headers(kind, settings.ws_public_url, settings.cookie_secure):
+        headers.setdefault(name, value)
+
+
+@lru_cache
+def _security_headers(kind: str, ws_url: str, https: bool) -> tuple[tuple[str, str], ...]:
+    headers = {"X-Content-Type-Options": "nosniff"}
+    if kind == "data":
+        headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+    else:
+        headers |= {
+            "Referrer-Policy": "strict-origin-when-cross-origin",
+            "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+            "Content-Security-Policy": "default-src 'self'; "
+            f"connect-src 'self' {ws_url}; "
+            "img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+            "object-src 'none'; base-uri 'none'; form-action 'self'; "
+            f"frame-ancestors {'*' if kind == 'framed' else chr(39) + 'none' + chr(39)}",
+        }
+    if kind == "page":
         headers["X-Frame-Options"] = "DENY"
-    if settings.cookie_secure:
-        # browsers take these two from https only, and complain about the first one elsewhere
-        headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    if https:
         headers["Strict-Transport-Security"] = "max-age=31536000"
+        if kind != "data":
+            # browsers complain about this one elsewhere
+            headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    return tuple(headers.items())

@@ -13,6 +13,9 @@ from tests.api.conftest import Visitor
 from tests.mysql.conftest import Web
 from tools.private_mysql import Servers
 
+# the servers are started within the first test
+pytestmark = pytest.mark.timeout(300)
+
 ROUNDS = 100
 AGENTS = 50
 PASSWORD = "password123"

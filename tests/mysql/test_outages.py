@@ -16,6 +16,9 @@ from tests.api.conftest import Agent, Visitor
 from tests.mysql.conftest import Web
 from tools.private_mysql import Servers
 
+# the servers are started within the first test
+pytestmark = pytest.mark.timeout(300)
+
 SEND_ANSWER_SECONDS = 2.0
 
 
@@ -136,9 +139,12 @@ def test_without_the_primary_sends_are_refused_in_time_and_reads_go_on(
             assert (read.status_code, read.headers["X-Deskline-Read"]) == (200, "replica")
             assert seqs(read.json()) == [1]
             assert seconds < SEND_ANSWER_SECONDS
+            read, seconds = timed(visitor.get, f"/conversations/{conversation}/messages")
+            assert (read.status_code, seqs(read.json())) == (200, [1])
+            assert seconds < SEND_ANSWER_SECONDS
         assert web.metric("deskline_primary_away") == 1
         assert web.metric("deskline_login_replica_reads_total") >= 1
-        for path in ("/me", "/conversations", f"/conversations/{conversation}"):
+        for path in ("/me", "/conversations", f"/conversations/{conversation}", "/labels"):
             shown, seconds = timed(agent.get, path)
             assert shown.status_code == 200, shown.text
             assert seconds < SEND_ANSWER_SECONDS

@@ -18,6 +18,9 @@ from app.db.pool import Pool
 from tools import private_mysql
 from tools.private_mysql import Server, Servers
 
+# the servers are started within the first test
+pytestmark = pytest.mark.timeout(300)
+
 
 @asynccontextmanager
 async def pool_to(url: str, **options: int) -> AsyncIterator[Pool]:

@@ -7,10 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from tests.conftest import ROOT
 from tools.private_mysql import Servers
+
+# the servers are started within the first test
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_the_servers_commit_as_production_does(mysql: Servers) -> None:

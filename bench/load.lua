@@ -1,0 +1,45 @@
+-- What wrk sends for bench/api.py. Arguments: METHOD PREFIX SUFFIX FIRST LAST SESSIONS BODY
+-- Every request goes to the next of the conversations FIRST to LAST, in the name of the next line
+-- of the file SESSIONS (a cookie, a tab, a CSRF token). A POST has a client_id of its own.
+local method, prefix, suffix, first, last, body
+local sessions, number, errors = {}, 0, 0
+
+function init(arguments)
+  method, prefix, suffix = arguments[1], arguments[2], arguments[3]
+  first, last, body = tonumber(arguments[4]), tonumber(arguments[5]), arguments[7]
+  for line in io.lines(arguments[6]) do
+    local cookie, csrf = line:match("^(%S+)\t(%S+)$")
+    sessions[#sessions + 1] = {
+      ["Cookie"] = "deskline_session=" .. cookie,
+      ["X-CSRF-Token"] = csrf,
+      ["Content-Type"] = "application/json",
+    }
+  end
+  math.randomseed(os.time() * 1000 + math.floor(os.clock() * 1000000))
+end
+
+local function uuid()
+  local random = math.random
+  return string.format("%08x-%04x-4%03x-8%03x-%06x%06x", random(0, 0xffffffff), random(0, 0xffff),
+    random(0, 0xfff), random(0, 0xfff), random(0, 0xffffff), random(0, 0xffffff))
+end
+
+function request()
+  number = number + 1
+  local path = prefix .. (first + number % (last - first + 1)) .. suffix
+  local headers = sessions[number % #sessions + 1]
+  if method == "GET" then
+    return wrk.format("GET", path, headers)
+  end
+  return wrk.format("POST", path, headers,
+    '{"client_id":"' .. uuid() .. '","body":"' .. body .. '"}')
+end
+
+function done(summary, latency)
+  local failed = summary.errors
+  io.write(string.format(
+    'RESULT {"requests":%d,"seconds":%.6f,"refused":%d,"broken":%d,"p50_ms":%.3f,"p99_ms":%.3f,"max_ms":%.3f}\n',
+    summary.requests, summary.duration / 1e6, failed.status,
+    failed.connect + failed.read + failed.write + failed.timeout,
+    latency:percentile(50) / 1000, latency:percentile(99) / 1000, latency.max / 1000))
+end
