@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
 import ssl
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,6 +17,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
@@ -33,8 +38,8 @@ from app.worker import jobs, smtp
 from app.worker import mail as job
 from app.worker.jobs import Run, Tools
 from app.worker.smtp import Letter, Post
-from tests.conftest import free_port
-from tests.unit.conftest import Stand, settings_for
+from tests.conftest import ROOT, free_port
+from tests.unit.conftest import SECRETS, Stand, settings_for
 
 SENDER = "Shop <help@shop.example>"
 ACCOUNT = ("mailer@shop.example", "p:a/s s@word")
@@ -306,3 +311,54 @@ def test_the_doctor_looks_at_the_mail_server(stand: Stand, serve: Serve, answers
     (check,) = (found for found in doctor.examine(settings) if found.name == "mail")
     assert check.ok is answers
     assert str(port) in check.finding
+
+
+def eventually(check: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 60
+    while not check():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.2)
+
+
+def test_a_worker_tells_that_its_mail_server_is_away_and_sends_once_it_is_back(
+    tmp_path: Path, database: Database, stand: Stand, inbox: Inbox
+) -> None:
+    write(database)
+    mail_port, port = free_port(), free_port()
+    with embedded.private_redis(tmp_path) as redis_url:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "app", "worker"],
+            cwd=ROOT,
+            env={
+                **{name: value for name, value in os.environ.items() if "DESKLINE" not in name},
+                **SECRETS,
+                "DESKLINE_DATABASE_URL": f"sqlite:///{stand.path}",
+                "DESKLINE_REDIS_URL": redis_url,
+                "DESKLINE_WORKER_PORT": str(port),
+                "DESKLINE_SMTP_URL": f"smtp://127.0.0.1:{mail_port}?starttls=none",
+                "DESKLINE_MAIL_FROM": SENDER,
+            },
+            stdout=subprocess.DEVNULL,
+        )
+
+        def says(line: str) -> bool:
+            try:
+                answer = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5)
+            except httpx.HTTPError:
+                return False
+            return line in answer.text.splitlines()
+
+        try:
+            eventually(lambda: says('deskline_job_paused{job="mail"} 1.0'))
+            assert says('deskline_mails{status="pending"} 1.0')
+            controller = Controller(inbox, hostname="127.0.0.1", port=mail_port)
+            controller.start()
+            try:
+                eventually(lambda: says('deskline_mails{status="sent"} 1.0'))
+                eventually(lambda: says('deskline_job_paused{job="mail"} 0.0'))
+            finally:
+                controller.stop()
+        finally:
+            worker.terminate()
+            worker.wait(30)
+    assert len(inbox.messages) == 1
