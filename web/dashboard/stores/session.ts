@@ -10,6 +10,8 @@ export type Boot = 'unknown' | 'signed-in' | 'signed-out' | 'unreachable'
 
 /** Set while somebody is signed in. The cookie itself is hidden from scripts, and asking in vain is noise. */
 const HINT_KEY = 'deskline:signed-in'
+/** The server takes an agent for absent after 75 seconds; a tab in the background ticks once a minute. */
+const HEARTBEAT_MS = 30_000
 
 export const useSession = defineStore('session', () => {
   const boot = ref<Boot>('unknown')
@@ -22,6 +24,7 @@ export const useSession = defineStore('session', () => {
   const storage = safeStorage()
   let csrfToken = ''
   let realtime: Realtime | null = null
+  let heartbeat: ReturnType<typeof setInterval> | undefined
 
   const api = createApi({
     headers: () => (csrfToken ? { 'X-CSRF-Token': csrfToken } : {}),
@@ -73,6 +76,8 @@ export const useSession = defineStore('session', () => {
 
   function forget(): void {
     storage?.removeItem(HINT_KEY)
+    clearInterval(heartbeat)
+    heartbeat = undefined
     connection.value?.close()
     connection.value = null
     user.value = null
@@ -81,6 +86,9 @@ export const useSession = defineStore('session', () => {
   }
 
   function goLive(): void {
+    heartbeat ??= setInterval(() => {
+      if (navigator.onLine) void api.post('/api/v1/presence').catch(() => undefined)
+    }, HEARTBEAT_MS)
     if (connection.value || !realtime) return
     connection.value = connect({
       realtime,
