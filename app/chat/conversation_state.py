@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, insert, not_, or_, select, update
 
 from app import clock
 from app.chat import conversations, inboxes, permissions, timeline, webhook_events
@@ -109,6 +109,45 @@ def release(
         text = f"{agent.name} gave the conversation back."
         event = timeline.append_event(connection, row.id, "released", caller.actor, text=text)
         return _changed(connection, caller, row.id, event, public=True)
+
+
+def orphans(database: Database, limit: int) -> list[int]:
+    """Conversations that are not resolved and whose assignee cannot answer any more: the account
+    is disabled or does not see the inbox. Blocking."""
+    query = (
+        select(_c.c.id)
+        .join(_u, _u.c.id == _c.c.assignee_id)
+        .where(_c.c.status.in_(("open", "snoozed")), not_(_can_take(_c.c.inbox_id)))
+        .order_by(_c.c.id)
+        .limit(limit)
+    )
+    with database.read() as connection:
+        return list(connection.execute(query).scalars())
+
+
+def set_free(connection: Connection, conversation_id: int) -> Stored | None:
+    """Take an orphan (see :func:`orphans`) from its assignee; None when it is none any more."""
+    row = connection.execute(
+        select(_c.c.id, _c.c.inbox_id, _c.c.status, _c.c.assignee_id, _c.c.version)
+        .where(_c.c.id == conversation_id)
+        .with_for_update()
+    ).one_or_none()
+    if row is None or row.status == "resolved" or row.assignee_id is None:
+        return None
+    can_take = select(_u.c.id).where(_u.c.id == row.assignee_id, _can_take(row.inbox_id))
+    if connection.execute(can_take).first() is not None:
+        return None
+    gone = _holder(connection, row.assignee_id)
+    _update(connection, row, assignee_id=None)
+    _record(connection, "conversation.assigned", row.inbox_id, row.id)
+    return timeline.append_event(
+        connection,
+        row.id,
+        "released",
+        SYSTEM,
+        text=f"{gone['name']} cannot answer here any more: the conversation is free.",
+        data={"from": {"type": "agent", "id": gone["id"], "name": gone["name"]}},
+    )
 
 
 def assign(
@@ -229,8 +268,8 @@ def _pass_to_team(connection: Connection, caller: Caller, row: Any, team_id: int
     )
 
 
-def _can_take(inbox_id: int) -> Any:
-    """The condition on ``users`` of an active account that sees the inbox."""
+def _can_take(inbox_id: Any) -> Any:
+    """The condition on ``users`` of an active account that sees the inbox (an id or a column)."""
     member = exists().where(_im.c.inbox_id == inbox_id, _im.c.user_id == _u.c.id)
     return and_(_u.c.active, or_(_u.c.all_inboxes, member))
 

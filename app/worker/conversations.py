@@ -1,7 +1,8 @@
-"""Jobs on conversations: giving them to agents, waking those that were snoozed."""
+"""Jobs on conversations: giving them to agents, taking them from those who left, waking."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from app.worker.jobs import Run
 
 WAKE_CONVERSATIONS: Final = 200
+ORPHANS: Final = 200
 # the lock is held anew after so many transactions, long before it ends
 LOCK_EVERY: Final = 20
 
@@ -42,27 +44,34 @@ async def assign_waiting(run: Run) -> int:
 async def wake_snoozed(run: Run) -> int:
     """Open the snoozed conversations whose time has come; gives how many."""
     database = run.tools.database
+    due = await database.run(conversation_state.due_to_wake, database, WAKE_CONVERSATIONS)
+    return await _each(run, due, conversation_state.wake)
 
-    def wake(conversation_id: int) -> Stored | None:
+
+async def free_orphans(run: Run) -> int:
+    """Take conversations from agents who cannot answer them any more; gives how many."""
+    due = await run.tools.database.run(conversation_state.orphans, run.tools.database, ORPHANS)
+    return await _each(run, due, conversation_state.set_free)
+
+
+async def _each(run: Run, due: list[int], act: Callable[[Connection, int], Stored | None]) -> int:
+    """Do something to each conversation, fenced, in a transaction of its own, and announce it."""
+    database = run.tools.database
+
+    def carry_out(conversation_id: int) -> Stored | None:
         with database.write() as connection:
-            return _fenced_wake(run, connection, conversation_id)
+            run.check_fence(connection)
+            return act(connection, conversation_id)
 
-    woken = 0
-    for number, conversation_id in enumerate(
-        await database.run(conversation_state.due_to_wake, database, WAKE_CONVERSATIONS)
-    ):
+    done = 0
+    for number, conversation_id in enumerate(due):
         if number % LOCK_EVERY == 0:
             await run.go_on()
-        event = await database.run(wake, conversation_id)
+        event = await database.run(carry_out, conversation_id)
         if event is not None:
             _announce(run, event)
-            woken += 1
-    return woken
-
-
-def _fenced_wake(run: Run, connection: Connection, conversation_id: int) -> Stored | None:
-    run.check_fence(connection)
-    return conversation_state.wake(connection, conversation_id)
+            done += 1
+    return done
 
 
 def _announce(run: Run, event: Stored) -> None:

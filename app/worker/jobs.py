@@ -197,6 +197,7 @@ JOBS: Final = (
     Job("mail-purge", 3600.0, mail.purge_mails),
     Job("outbox-relay", 1.0, relay_outbox),
     Job("auto-assign", 2.0, conversations.assign_waiting),
+    Job("orphans", 30.0, conversations.free_orphans),
     Job("snooze-wake", 5.0, conversations.wake_snoozed),
     Job("session-purge", 300.0, purge_sessions),
     Job("webhook-events", webhooks.EXPAND_EVERY_SECONDS, webhooks.expand),

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, insert, select, text
+from sqlalchemy import event, func, insert, select, text, update
 
 from app import clock, config
 from app.chat import assignment, conversations
@@ -258,3 +258,19 @@ def test_lists_and_the_queue_read_little_of_much(database: Database) -> None:
         seen = conversations.visitor_now(opened, ids[50], visitor_id)
         far = conversations.visitor_now(opened, ids[5000], visitor_id)
     assert (seen["queue_position"], far["queue_position"]) == (51, 101)
+
+
+def test_who_was_disabled_keeps_no_open_conversation(database: Database) -> None:
+    inbox_id, visitor_id, (agent, *_) = an_inbox(database, 1)
+    (one,) = add_conversations(database, inbox_id, visitor_id, 1)
+    state.claim(database, Caller(agent, Actor("agent", agent.id, agent.name)), one)
+    assert one not in state.orphans(database, 1000)
+    with database.write() as opened:
+        opened.execute(update(_u).where(_u.c.id == agent.id).values(active=False))
+    assert one in state.orphans(database, 1000)
+    with database.write() as opened:
+        freed = state.set_free(opened, one)
+        assert state.set_free(opened, one) is None
+    assert freed is not None
+    assert freed.seq == 2
+    assert one not in state.orphans(database, 1000)

@@ -355,6 +355,32 @@ async def test_presence_is_noted_without_waiting_for_redis() -> None:
     await dead.aclose()
 
 
+# --- those who left ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [{"active": False}, {"all_inboxes": False}])
+async def test_who_cannot_answer_any_more_keeps_no_open_conversation(
+    busy: Database, redis: Redis, values: dict[str, Any]
+) -> None:
+    with busy.write() as opened:
+        opened.execute(update(_c).values(assignee_id=2))
+        opened.execute(update(_c).where(_c.c.id == 1).values(assignee_id=1))
+        opened.execute(update(_c).where(_c.c.id == 3).values(status="resolved"))
+    heard = Heard()
+    run = await a_run(busy, redis, heard, job="orphans")
+    assert await work.free_orphans(run) == 0
+    change_user(busy, 2, **values)
+    assert await work.free_orphans(run) == 1
+    assert await work.free_orphans(run) == 0
+    # what is resolved keeps the name of who resolved it
+    assert assignees(busy) == {1: 1, 2: None, 3: 2}
+    assert heard.changed == [2]
+    with busy.write() as opened:
+        opened.execute(insert(schema.inbox_members).values(inbox_id=1, user_id=2))
+        opened.execute(update(_c).where(_c.c.id == 2).values(assignee_id=2))
+    assert await work.free_orphans(run) == (0 if values.get("active", True) else 1)
+
+
 # --- waking -----------------------------------------------------------------------------------
 
 

@@ -20,8 +20,11 @@ export function describeEvent(event: Data): EventText | null {
   const name = text(event.by, 'name')
   const values = { name }
   switch (event.type) {
-    case 'claimed':
     case 'released':
+      return event.from === undefined
+        ? { key: 'event.released', values }
+        : { key: 'event.releasedBySystem', values: { from: text(event.from, 'name') } }
+    case 'claimed':
     case 'resolved':
     case 'ended':
       return { key: `event.${event.type}`, values }

@@ -12,6 +12,7 @@ const bo = { id: 3, name: 'Bo', type: 'agent' }
 const known = [
   [{ type: 'claimed', by: ann }, 'event.claimed'],
   [{ type: 'released', by: ann }, 'event.released'],
+  [{ type: 'released', by: system, from: bo }, 'event.releasedBySystem'],
   [{ type: 'assigned', by: ann, to: bo }, 'event.assigned'],
   [{ type: 'assigned', by: system, to: bo }, 'event.assignedBySystem'],
   [{ type: 'transferred', by: ann, to: bo }, 'event.transferred'],

@@ -23,6 +23,7 @@ export default {
   event: {
     claimed: '{name} took the conversation',
     released: '{name} gave the conversation back',
+    releasedBySystem: '{from} cannot answer here any more: the conversation is free',
     assigned: '{name} gave the conversation to {to}',
     assignedBySystem: 'Given to {to} automatically',
     transferred: '{name} passed the conversation on to {to}',

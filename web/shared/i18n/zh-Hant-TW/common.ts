@@ -25,6 +25,7 @@ const messages: typeof en = {
   event: {
     claimed: '{name} 接手了這段對話',
     released: '{name} 放回了這段對話',
+    releasedBySystem: '{from} 已無法在此回覆，對話等待接手',
     assigned: '{name} 將對話指派給 {to}',
     assignedBySystem: '已自動指派給 {to}',
     transferred: '{name} 將對話轉交給 {to}',
