@@ -169,3 +169,30 @@ def test_bad_queries(agent: Agent, params: dict[str, Any]) -> None:
 
 def test_visitors_may_not_search(visitor: Visitor) -> None:
     assert_problem(visitor.http.get("/api/v1/search", params={"q": "x"}), 401, "not_authenticated")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "query"),
+    [
+        ("name", "王小明 {w}", "王小 {w}"),
+        ("email", "{w}@example.com", "{w}@EXAMPLE"),
+        ("phone", "+886 2 {w}", "{w}"),
+        ("attributes", {"plan": "企業 {w}"}, "企業 {w}"),
+    ],
+)
+def test_visitors_are_found_by_what_is_known_of_them(
+    agent: Agent, visitor: Visitor, field: str, value: Any, query: str
+) -> None:
+    unique = word()[:20]
+    known = (
+        {name: text.format(w=unique) for name, text in value.items()}
+        if isinstance(value, dict)
+        else value.format(w=unique)
+    )
+    changed = agent.patch(f"/visitors/{visitor.id}", {field: known})
+    assert changed.status_code == 200, changed.text
+    (hit,) = search(agent, query.format(w=unique), type="visitors")["items"]
+    assert (hit["visitor"]["id"], hit["field"]) == (visitor.id, field)
+    assert unique in hit["snippet"]["text"]
+    assert unique in " ".join(marked(hit["snippet"]))
+    assert search(agent, query.format(w=unique))["items"][0]["type"] == "visitor"
