@@ -118,8 +118,8 @@ def normalized_email(email: str) -> str:
 
 
 def hash_token(token: str) -> str:
-    """SHA-256 of a session token, in hex."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    """SHA-256 of a token, in hex. A header may hold bytes that are no UTF-8."""
+    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
 
 
 def csrf_token(secret_key: str, token_hash: str) -> str:
@@ -130,7 +130,7 @@ def csrf_token(secret_key: str, token_hash: str) -> str:
 def csrf_matches(secret_key: str, token_hash: str, given: str) -> bool:
     """Whether ``given`` is the CSRF token of the session; takes the same time for every answer."""
     expected = csrf_token(secret_key, token_hash)
-    return hmac.compare_digest(expected.encode(), given.encode())
+    return hmac.compare_digest(expected.encode(), given.encode(errors="surrogateescape"))
 
 
 def check_password(stored: str, password: str) -> None:

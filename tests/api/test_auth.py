@@ -129,3 +129,28 @@ def test_a_form_of_another_site_cannot_log_in(deskline: Deskline) -> None:
         headers={"Content-Type": "text/plain"},
     )
     assert_problem(answer, 400, "malformed_request")
+
+
+@pytest.mark.parametrize("wrong", [b"\xff\xfe", b"\xed\xa0\x80", b"\xc3\x28x", "é".encode()])
+@pytest.mark.parametrize(
+    ("header", "before"),
+    [
+        ("Cookie", b"deskline_session="),
+        ("Authorization", b"Bearer "),
+        ("Authorization", b"Bearer dk_"),
+        ("X-CSRF-Token", b""),
+        ("Origin", b""),
+        ("X-Request-ID", b""),
+        ("X-Forwarded-For", b""),
+    ],
+)
+def test_headers_that_are_no_text_are_no_credentials(
+    deskline: Deskline, agent: Agent, header: str, before: bytes, wrong: bytes
+) -> None:
+    headers = {header.encode(): before + wrong}
+    for path in ("/api/v1/presence", "/api/v1/widget/sync"):
+        answer = httpx.post(f"{deskline.url}{path}", headers=headers, json={}, timeout=20)
+        assert_problem(answer, 401, "not_authenticated")
+    if not before:
+        answer = agent.http.post("/api/v1/presence", headers=headers)
+        assert_problem(answer, 403, "csrf_failed")
