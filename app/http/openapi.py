@@ -149,6 +149,9 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         schema = endpoint.query.model_json_schema()
         for name, described in schema["properties"].items():
             required = name in schema.get("required", ())
+            if not required:
+                # an empty value counts as absent
+                described.pop("minLength", None)
             parameter = {"name": name, "in": "query", "required": required, "schema": described}
             parameters.append(parameter)
     if endpoint.etag:

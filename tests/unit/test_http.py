@@ -48,6 +48,7 @@ def test_every_error_of_the_domain_has_its_own_answer() -> None:
         errors.NotFound: errors.NotFound(),
         errors.Forbidden: errors.Forbidden(),
         errors.Refused: errors.Refused("conflict", "Look again.", field="x"),
+        errors.FieldsRefused: errors.FieldsRefused({"form.name": "should not be blank"}),
         errors.UnknownInbox: errors.UnknownInbox(),
         errors.InvalidCredentials: errors.InvalidCredentials(),
         errors.CodeNeeded: errors.CodeNeeded(),
