@@ -67,6 +67,7 @@ class Route:
     suffix: str
     stores: bool = False
     read: bool = False  # of the conversations with a long history
+    body: str = BODY
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,11 @@ class Turn:
 
 
 SENDS = (
-    Route("Deskline", "deskline", "POST", "/api/v1/conversations/", "/messages", stores=True),
-    Route("Core, login by Core", "core", "POST", "/core/conversations/", "/messages", stores=True),
-    Route("Core", "mixed", "POST", "/core/conversations/", "/messages", stores=True),
-    Route("ORM", "mixed", "POST", "/orm/conversations/", "/messages", stores=True),
-    Route("bare route", "mixed", "POST", "/bare/conversations/", "/messages"),
+    Route("Deskline", "deskline", "SEND", "/api/v1/conversations/", "/messages", stores=True),
+    Route("Core, login by Core", "core", "SEND", "/core/conversations/", "/messages", stores=True),
+    Route("Core", "mixed", "SEND", "/core/conversations/", "/messages", stores=True),
+    Route("ORM", "mixed", "SEND", "/orm/conversations/", "/messages", stores=True),
+    Route("bare route", "mixed", "SEND", "/bare/conversations/", "/messages"),
 )
 HISTORY = (
     Route("Deskline", "deskline", "GET", "/api/v1/conversations/", "/messages?limit=50", read=True),
@@ -101,8 +102,23 @@ HISTORY = (
 )
 # measured when the server has them
 OTHERS = (
-    Route("conversation list of 100", "deskline", "GET", "/api/v1/conversations?limit=100&x=", ""),
-    Route("search", "deskline", "GET", "/api/v1/search?q=warehouse&x=", ""),
+    Route("list of 100 conversations", "deskline", "GET", "/api/v1/conversations", "?limit=100"),
+    Route("search", "deskline", "GET", "/api/v1/search", "?q=warehouse"),
+    Route(
+        "sync: 20 conversations, 2 new messages each",
+        "deskline",
+        "POST",
+        "/api/v1/sync",
+        "",
+        body=json.dumps(
+            {
+                "known": {
+                    str(SEND_CONVERSATIONS + number): HISTORY_MESSAGES - 2
+                    for number in range(1, 21)
+                }
+            }
+        ),
+    ),
 )
 
 
@@ -281,7 +297,7 @@ class Bench:
                 *("--duration", f"{max(1, round(seconds))}s", "--timeout", "20s"),
                 *("--script", str(ROOT / "bench" / "load.lua"), url, "--"),
                 *(route.method, route.prefix, route.suffix, str(first), str(last)),
-                *(str(self.sessions), BODY),
+                *(str(self.sessions), route.body),
             ],
             capture_output=True,
             text=True,
@@ -379,26 +395,34 @@ def table(figures: dict[str, dict[str, dict[str, float]]], what: str) -> list[st
 
 
 def verdicts(result: dict[str, Any]) -> list[str]:
-    """The targets of the project, and what was reached."""
+    """The targets of the project, and what was reached.
+
+    Besides the rates stands the CPU time of the web process: one that has a core for itself is
+    bound by it, and on a machine that does other things it is the figure to trust. There a
+    process with 16 runnable threads also gets more of its core than one with a single thread.
+    """
     send, history = result["send"], result["history"]
     lines = []
     for reference in ("Core, login by Core", "Core"):
         ours, theirs = send["Deskline"]["256"], send[reference]["256"]
         alone = send["Deskline"]["1"]["rate"] / send[reference]["1"]["rate"]
-        rate = ours["rate"] / theirs["rate"]
-        lines += [
-            f"- Send, 256 in flight, against *{reference}*: {rate:.1f} times the rate (target 4); "
-            f"p99 {ours['p99_ms']:.0f} ms, their p50 {theirs['p50_ms']:.0f} ms (target: lower).",
-            f"- Send, 1 in flight, against *{reference}*: {alone:.2f} times the rate (target 1).",
-        ]
+        rate, cpu = ours["rate"] / theirs["rate"], theirs["web_cpu_us"] / ours["web_cpu_us"]
         read = {
-            many: history["Deskline"][many]["rate"] / history[reference][many]["rate"]
-            for many in history["Deskline"]
+            many: (
+                one["rate"] / history[reference][many]["rate"],
+                history[reference][many]["web_cpu_us"] / one["web_cpu_us"],
+            )
+            for many, one in history["Deskline"].items()
         }
-        told = ", ".join(f"{ratio:.1f} at {many}" for many, ratio in read.items())
-        lines.append(
-            f"- History of 50 against *{reference}*, times the rate: {told} in flight (target 2.5)."
-        )
+        told = ", ".join(f"{rate:.1f} ({cpu:.1f}) at {many}" for many, (rate, cpu) in read.items())
+        lines += [
+            f"- Send, 256 in flight, against *{reference}*: {rate:.1f} times the rate (target 4), "
+            f"CPU of the web process {cpu:.1f} times less; p99 {ours['p99_ms']:.0f} ms, "
+            f"their p50 {theirs['p50_ms']:.0f} ms (target: lower).",
+            f"- Send, 1 in flight, against *{reference}*: {alone:.2f} times the rate (target 1).",
+            f"- History of 50 against *{reference}*, times the rate and, in brackets, times less "
+            f"CPU: {told} in flight (target 2.5).",
+        ]
     return lines
 
 
@@ -497,7 +521,7 @@ def known(bench: Bench) -> tuple[Route, ...]:
     url, _ = bench.servers["deskline"]
     with urllib.request.urlopen(f"{url}/openapi.json", timeout=10) as answer:  # noqa: S310  ours
         paths = json.load(answer)["paths"]
-    return tuple(route for route in OTHERS if route.prefix.partition("?")[0] in paths)
+    return tuple(route for route in OTHERS if route.prefix in paths)
 
 
 def start(stack: ExitStack, seconds: float) -> Bench:

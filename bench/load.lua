@@ -1,6 +1,8 @@
 -- What wrk sends for bench/api.py. Arguments: METHOD PREFIX SUFFIX FIRST LAST SESSIONS BODY
 -- Every request goes to the next of the conversations FIRST to LAST, in the name of the next line
--- of the file SESSIONS (a cookie, a tab, a CSRF token). A POST has a client_id of its own.
+-- of the file SESSIONS (a cookie, a tab, a CSRF token). A SEND is a POST of a message with a client_id
+-- of its own and the text BODY, a POST has BODY as it is. Without a PREFIX that ends in / the path is
+-- PREFIX SUFFIX.
 local method, prefix, suffix, first, last, body
 local sessions, number, errors = {}, 0, 0
 
@@ -26,10 +28,16 @@ end
 
 function request()
   number = number + 1
-  local path = prefix .. (first + number % (last - first + 1)) .. suffix
+  local path = prefix .. suffix
+  if prefix:sub(-1) == "/" then
+    path = prefix .. (first + number % (last - first + 1)) .. suffix
+  end
   local headers = sessions[number % #sessions + 1]
   if method == "GET" then
     return wrk.format("GET", path, headers)
+  end
+  if method == "POST" then
+    return wrk.format("POST", path, headers, body)
   end
   return wrk.format("POST", path, headers,
     '{"client_id":"' .. uuid() .. '","body":"' .. body .. '"}')

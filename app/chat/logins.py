@@ -8,6 +8,7 @@ be missing; such a caller can read, but every write needs the primary (docs/adr/
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Select, select, update
@@ -31,7 +32,9 @@ from app.db.reads import Reads
 
 K = TypeVar("K")
 
+# of each of primary and replica, or of the primary alone: with the wait for a commit less than 2 s
 LOOKUP_SECONDS: Final = 0.8
+LOOKUP_ALONE_SECONDS: Final = 1.8
 
 _users, _sessions, _keys = schema.users, schema.sessions, schema.api_keys
 
@@ -115,12 +118,13 @@ class Logins:
 
     async def _fetch(self, statement: HotStatement, parameters: Mapping[str, Any]) -> Sequence[Any]:
         replica = self._reads.replica
-        if replica is None or not self._database.primary_away:
-            try:
+        if replica is None:
+            return await self._reads.primary.rows(
+                statement, parameters, seconds=LOOKUP_ALONE_SECONDS
+            )
+        if not self._database.primary_away:
+            with suppress(Unavailable):
                 return await self._reads.primary.rows(statement, parameters, seconds=LOOKUP_SECONDS)
-            except Unavailable:
-                if replica is None:
-                    raise
         self.replica_reads += 1
         return await replica.rows(statement, parameters, seconds=LOOKUP_SECONDS)
 
