@@ -187,6 +187,16 @@ def test_a_request_that_is_too_large_gets_a_problem_document(http: httpx.Client)
     assert answer.status_code == 413
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json()["status"] == 413
+    assert answer.json()["code"] == "payload_too_large"
+
+
+@pytest.mark.parametrize(
+    ("size_mib", "code"), [(2, "not_authenticated"), (12, "payload_too_large")]
+)
+def test_uploads_have_a_limit_of_their_own(http: httpx.Client, size_mib: int, code: str) -> None:
+    path = "/api/v1/widget/conversations/1/attachments"
+    answer = http.post(path, params={"name": "a"}, content=b"x" * (size_mib << 20))
+    assert answer.json()["code"] == code
 
 
 @pytest.mark.heavy
