@@ -65,7 +65,9 @@ async def index_messages(run: Run) -> int:
     look_back = LOOK_BACK
     if clock.now() - deep > DEEP_EVERY:
         look_back, deep = DEEP_LOOK_BACK, clock.now()
-    moment, last_id = max(reached, _EPOCH + look_back) - look_back, 0
+    # a clock that is ahead must not make this pass over what the others write
+    start = min(reached, clock.now())
+    moment, last_id = max(start, _EPOCH + look_back) - look_back, 0
     before, indexed = (reached, look_back), 0
     while True:
         grown, end = await database.run(page, moment, last_id)
