@@ -504,17 +504,8 @@ def forget_copies(connection: Connection, conversation_id: int) -> None:
 
 def _forget_outbox(connection: Connection, row: Any) -> None:
     outbox = schema.outbox
-    connection.execute(
-        delete(outbox).where(
-            outbox.c.channel.in_(
-                [
-                    conversation_channel(row.id),
-                    staff_channel(row.id),
-                    visitor_channel(row.visitor_id),
-                ]
-            )
-        )
-    )
+    channels = [conversation_channel(row.id), staff_channel(row.id)]
+    connection.execute(delete(outbox).where(outbox.c.channel.in_(channels)))
     # on an inbox's channel stand all conversations; clients that miss an event there read the list
     # anew, as they do after every interruption
     connection.execute(delete(outbox).where(outbox.c.channel == inbox_channel(row.inbox_id)))
@@ -523,7 +514,9 @@ def _forget_outbox(connection: Connection, row: Any) -> None:
 def _finish(
     connection: Connection, whose: Person, actor: Actor, nobody: int, erased: Erased
 ) -> None:
-    log, mails = schema.audit_log, schema.mails
+    log, mails, outbox = schema.audit_log, schema.mails, schema.outbox
+    channels = [visitor_channel(one) for one in whose.ids]
+    connection.execute(delete(outbox).where(outbox.c.channel.in_(channels)))
     if whose.email is not None:
         connection.execute(delete(mails).where(mails.c.to_address == whose.email))
     connection.execute(
