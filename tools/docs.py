@@ -1,20 +1,24 @@
-"""Write the generated pages of docs/operators/: `python tools/docs.py [--check]`.
+"""Write what is generated from the program: `python tools/docs.py [--check]`.
 
-The settings table and the command line's help come from the program itself; `--check` fails when
-a page differs from what the program says.
+The settings table and the command line's help in docs/operators/, and the OpenAPI document in
+web/shared/, from which `npm --prefix web run types` makes the web's types; `--check` fails when
+one differs from what the program says.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from app import config
+from app.http import openapi, problems, server
 
 ROOT = Path(__file__).resolve().parent.parent
 OPERATORS = ROOT / "docs" / "operators"
@@ -69,11 +73,31 @@ def command_line_page() -> str:
     return "\n".join(parts)
 
 
+def openapi_document() -> str:
+    """web/shared/openapi.json: the document as the server gives it, whatever its version."""
+    document = openapi.document(server.endpoints())
+    document = {**document, "info": {**document["info"], "version": "0"}}
+    return json.dumps(_for_types(document), indent=1, sort_keys=True) + "\n"
+
+
+def _for_types(value: Any) -> Any:
+    """What types are made from; examples and error answers, all of one shape, are most of it."""
+    if isinstance(value, dict):
+        return {
+            key: _for_types(item)
+            for key, item in value.items()
+            if key not in ("example", "examples")
+            and not (isinstance(item, dict) and problems.CONTENT_TYPE in item.get("content", {}))
+        }
+    return [_for_types(item) for item in value] if isinstance(value, list) else value
+
+
 def main() -> int:
     """Entry point: write the pages, or with --check compare them."""
     pages = {
         OPERATORS / "settings.md": settings_page(),
         OPERATORS / "command-line.md": command_line_page(),
+        ROOT / "web" / "shared" / "openapi.json": openapi_document(),
     }
     if sys.argv[1:] == ["--check"]:
         stale = [

@@ -4,6 +4,51 @@
  */
 
 export interface paths {
+    "/api/v1/api-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All API keys, newest first
+         * @description Those that were revoked as well.
+         */
+        get: operations["list_api_keys"];
+        put?: never;
+        /**
+         * Make an API key
+         * @description For the header ``Authorization: Bearer dk_…``; it acts as the account, needs no CSRF token,
+         *         and cannot make keys itself.
+         */
+        post: operations["create_api_key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/api-keys/{api_key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke an API key
+         * @description At once and for good; twice changes nothing.
+         */
+        delete: operations["revoke_api_key"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/attachments/{token}": {
         parameters: {
             query?: never;
@@ -25,6 +70,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Who did which administrative act
+         * @description Newest first; of every inbox, because most acts belong to none.
+         */
+        get: operations["list_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/invitation/accept": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Choose the first password with the link of an invitation
+         * @description Log in with it afterwards.
+         */
+        post: operations["accept_invitation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/login": {
         parameters: {
             query?: never;
@@ -36,7 +121,8 @@ export interface paths {
         put?: never;
         /**
          * Log in; sets the session cookie
-         * @description Check the password, unless there were too many failures for this account and address.
+         * @description Checks the password and, where there is one, the second factor, unless there were too many
+         *         failures for this account and address. A session that the browser came with ends.
          */
         post: operations["login"];
         delete?: never;
@@ -63,6 +149,95 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/password-reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask for a mail with a link to choose a new password
+         * @description The answer is the same, and takes as long, whether the address has an account or not. An
+         *         account gets at most one such mail in five minutes.
+         */
+        post: operations["request_password_reset"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/password-reset/confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Choose a new password with the link of the mail
+         * @description Ends every session of the account. The second factor stays.
+         */
+        post: operations["confirm_password_reset"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/blocked-networks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Blocked networks, the newest first
+         * @description Their visitors open no session and send no message.
+         */
+        get: operations["list_blocked_networks"];
+        put?: never;
+        /**
+         * Block an address or a range
+         * @description Every web process knows it within a few seconds.
+         */
+        post: operations["block_network"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/blocked-networks/{network_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Let a network write again
+         * @description Every web process knows it within a few seconds.
+         */
+        delete: operations["unblock_network"];
+        options?: never;
+        head?: never;
+        /**
+         * Change why a network is blocked
+         * @description For a different network, block that one and delete this one.
+         */
+        patch: operations["change_blocked_network"];
         trace?: never;
     };
     "/api/v1/business-hours": {
@@ -183,6 +358,26 @@ export interface paths {
          * @description Variables without a value stay visible and are named, so that nobody sends them unseen.
          */
         post: operations["render_canned_response"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/colleagues": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The active accounts, as every agent may see them
+         * @description Who is present now, GET /api/v1/presence tells.
+         */
+        get: operations["list_colleagues"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -525,6 +720,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/conversations/{conversation_id}/transcript": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A conversation to keep
+         * @description As an HTML page, as text, or as JSON; on request with the notes.
+         */
+        get: operations["get_transcript"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/conversations/{conversation_id}/transcript/mail": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a conversation by mail
+         * @description Without notes; noted in the audit log. At most five mails an hour for a conversation.
+         */
+        post: operations["mail_transcript"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/conversations/{conversation_id}/transfer": {
         parameters: {
             query?: never;
@@ -786,6 +1021,156 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
+        /**
+         * Change the own name, picture or availability
+         * @description Whoever is away gets no conversations automatically.
+         */
+        patch: operations["change_profile"];
+        trace?: never;
+    };
+    "/api/v1/me/password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Change the own password
+         * @description Ends every session of the account and opens a new one for the caller: take the new cookie
+         *         and CSRF token.
+         */
+        post: operations["change_password"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Where one is logged in
+         * @description With the address and the browser that each was last used from.
+         */
+        get: operations["list_sessions"];
+        put?: never;
+        post?: never;
+        /**
+         * Log out everywhere else
+         * @description The calling session stays.
+         */
+        delete: operations["end_other_sessions"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/sessions/{session}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * End one session
+         * @description At once: its cookie is worth nothing any more.
+         */
+        delete: operations["end_session"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/totp": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin to set up a second factor
+         * @description A secret for an authenticator app (RFC 6238). It is in force once a code confirms it.
+         */
+        post: operations["start_totp"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/totp/confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Put the second factor in force with a first code
+         * @description Answers the recovery codes, once. Ends every session of the account and opens a new one for
+         *         the caller.
+         */
+        post: operations["confirm_totp"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/totp/disable": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Turn the second factor off
+         * @description Needs the password and a code; a recovery code will do.
+         */
+        post: operations["disable_totp"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/totp/recovery-codes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Replace the recovery codes
+         * @description The old ones stop working.
+         */
+        post: operations["replace_recovery_codes"];
+        delete?: never;
+        options?: never;
+        head?: never;
         patch?: never;
         trace?: never;
     };
@@ -954,6 +1339,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/retention": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How long things are kept
+         * @description The numbers of the installation, and what follows from them for each inbox.
+         */
+        get: operations["get_retention"];
+        /**
+         * Set how long things are kept
+         * @description The worker begins within the hour: look at the dry run first.
+         */
+        put: operations["set_retention"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/retention/dry-run": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Count what would go
+         * @description With the numbers of the body in place of those in force. Nothing is removed.
+         */
+        post: operations["preview_retention"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/search": {
         parameters: {
             query?: never;
@@ -990,6 +1419,338 @@ export interface paths {
          *         before the call is missing.
          */
         post: operations["sync_staff"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/system": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The state of the installation
+         * @description Versions, databases, Redis, processes, jobs and what waits. What does not answer within two
+         *         seconds is told as that.
+         */
+        get: operations["get_system"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/teams": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All teams, by name
+         * @description With their active members.
+         */
+        get: operations["list_teams"];
+        put?: never;
+        /**
+         * Make a team
+         * @description Names differ by more than their case.
+         */
+        post: operations["create_team"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/teams/{team_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One team
+         * @description With its active members.
+         */
+        get: operations["get_team"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a team
+         * @description Refused while unresolved conversations wait for it.
+         */
+        delete: operations["delete_team"];
+        options?: never;
+        head?: never;
+        /**
+         * Rename a team or set its members
+         * @description ``member_ids`` replaces all members.
+         */
+        patch: operations["change_team"];
+        trace?: never;
+    };
+    "/api/v1/teams/{team_id}/members/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Put an agent into a team
+         * @description Twice changes nothing.
+         */
+        put: operations["add_team_member"];
+        post?: never;
+        /**
+         * Take an agent out of a team
+         * @description Twice changes nothing.
+         */
+        delete: operations["remove_team_member"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All accounts of the staff
+         * @description Those that are deactivated as well.
+         */
+        get: operations["list_users"];
+        put?: never;
+        /**
+         * Make an account
+         * @description Without a password its owner gets a mail with a link to choose one, valid for three days.
+         */
+        post: operations["create_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One account
+         * @description As it is now.
+         */
+        get: operations["get_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Change an account, or deactivate it
+         * @description Accounts are not deleted, for their messages stay. Deactivating ends the sessions, API keys
+         *         and links of the account at once. The last active admin stays one.
+         */
+        patch: operations["change_user"];
+        trace?: never;
+    };
+    "/api/v1/users/{user_id}/invite": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send the invitation once more
+         * @description The link of the previous mail stops working.
+         */
+        post: operations["invite_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{user_id}/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Log an account out everywhere
+         * @description Its API keys stay valid.
+         */
+        delete: operations["end_user_sessions"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{user_id}/totp": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Turn the second factor of an account off
+         * @description For somebody who lost the telephone and the recovery codes. Ends the account's sessions.
+         */
+        delete: operations["reset_user_totp"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/visitors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Visitors, those seen last first
+         * @description Of the inboxes that the caller sees.
+         */
+        get: operations["list_visitors"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/visitors/{visitor_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A visitor with its pages and conversations
+         * @description Of one that was merged into another, that other one.
+         */
+        get: operations["get_visitor"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Correct what is known of a visitor
+         * @description Its conversations are announced with the new name.
+         */
+        patch: operations["change_visitor"];
+        trace?: never;
+    };
+    "/api/v1/visitors/{visitor_id}/block": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take no more messages from a visitor
+         * @description Its widget is told so; what it wrote stays.
+         */
+        post: operations["block_visitor"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/visitors/{visitor_id}/erase": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Erase a person
+         * @description What the person wrote, was told and is called goes, with its files, everywhere; conversations
+         *         stay as frames for the reports. It cannot be undone. Called again, it goes on where it ended.
+         */
+        post: operations["erase_visitor"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/visitors/{visitor_id}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Everything that is stored about a person
+         * @description A ZIP file: export.json with the visitor, pages, conversations, messages and notes, and the
+         *         files. Noted in the audit log. A merged visitor gives the person it turned out to be.
+         */
+        post: operations["export_visitor"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/visitors/{visitor_id}/unblock": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take messages from a visitor again
+         * @description At once.
+         */
+        post: operations["unblock_visitor"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1164,6 +1925,8 @@ export interface paths {
         /**
          * Write the first message
          * @description Opens a conversation, unless the visitor has one: then the message goes there.
+         *
+         *         A conversation is opened with the answers to the inbox's pre-chat form.
          */
         post: operations["start_conversation"];
         delete?: never;
@@ -1340,6 +2103,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/widget/conversations/{conversation_id}/transcript": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The own conversation to keep
+         * @description As an HTML page, as text, or as JSON; notes never appear.
+         */
+        get: operations["get_own_transcript"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/widget/conversations/{conversation_id}/transcript/mail": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send the own conversation by mail
+         * @description To the visitor's own address, or to a given one. At most five mails an hour.
+         */
+        post: operations["mail_own_transcript"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/widget/page": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tell which page the visitor looks at
+         * @description When it goes to another page without a new session; the last 50 pages are kept.
+         */
+        post: operations["note_page"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/widget/session": {
         parameters: {
             query?: never;
@@ -1351,7 +2174,9 @@ export interface paths {
         put?: never;
         /**
          * Open or resume a visitor
-         * @description A token that is forged, too old or of another inbox makes a new visitor.
+         * @description Send the token of the last session, and get a fresh one; do so again at a 401.
+         *
+         *         A token that is forged, too old or of another inbox makes a new visitor.
          */
         post: operations["open_session"];
         delete?: never;
@@ -1513,6 +2338,44 @@ export interface components {
             /** Items */
             items: components["schemas"]["AgentFigures"][];
         };
+        /**
+         * ApiKey
+         * @description A key, known by its first characters; ``user`` is the account that it acts as.
+         */
+        ApiKey: {
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            created_at: string;
+            /** Expires At */
+            expires_at: string | null;
+            /** Id */
+            id: number;
+            /**
+             * Last Used At
+             * @description to five minutes
+             */
+            last_used_at: string | null;
+            /** Name */
+            name: string;
+            /** Prefix */
+            prefix: string;
+            /** Revoked At */
+            revoked_at: string | null;
+            user: components["schemas"]["UserRef"];
+        };
+        /**
+         * ApiKeyPage
+         * @description Newest first.
+         */
+        ApiKeyPage: {
+            /** Items */
+            items: components["schemas"]["ApiKey"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
         /** AssignRequest */
         AssignRequest: {
             /** User Id */
@@ -1544,6 +2407,99 @@ export interface components {
             /** Width Px */
             width_px: number | null;
         };
+        /** AuditActor */
+        AuditActor: {
+            /** Id */
+            id: number | null;
+            /** Name */
+            name: string;
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "agent" | "api_key" | "system";
+        };
+        /**
+         * AuditEntry
+         * @description Who did what; ``details`` say what was changed, and never a secret or a message.
+         */
+        AuditEntry: {
+            /** Action */
+            action: string;
+            actor: components["schemas"]["AuditActor"];
+            /** Address */
+            address: string | null;
+            /**
+             * At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            at: string;
+            /** Details */
+            details: {
+                [key: string]: unknown;
+            } | null;
+            /** Id */
+            id: number;
+            object: components["schemas"]["AuditObject"];
+        };
+        /** AuditObject */
+        AuditObject: {
+            /** Id */
+            id: string | null;
+            /** Type */
+            type: string;
+        };
+        /**
+         * AuditPage
+         * @description Newest first.
+         */
+        AuditPage: {
+            /** Items */
+            items: components["schemas"]["AuditEntry"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /** Backlog */
+        Backlog: {
+            mails: components["schemas"]["Queue"];
+            /** Outbox */
+            outbox: number;
+            webhook_deliveries: components["schemas"]["Queue"];
+            /** Webhook Events */
+            webhook_events: number;
+        };
+        /** BlockedNetwork */
+        BlockedNetwork: {
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            created_at: string;
+            created_by: components["schemas"]["UserRef"] | null;
+            /** Id */
+            id: number;
+            /** Network */
+            network: string;
+            /** Reason */
+            reason: string;
+        };
+        /**
+         * BlockedNetworkChange
+         * @description Fields that are left out stay as they are.
+         */
+        BlockedNetworkChange: {
+            /** Reason */
+            reason?: string;
+        };
+        /** BlockedNetworkPage */
+        BlockedNetworkPage: {
+            /** Items */
+            items: components["schemas"]["BlockedNetwork"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
         /** BroadcastingAuth */
         BroadcastingAuth: {
             /** Auth */
@@ -1559,6 +2515,48 @@ export interface components {
             /** Socket Id */
             socket_id: string;
         };
+        /** BrowserSession */
+        BrowserSession: {
+            /** Address */
+            address: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            created_at: string;
+            /**
+             * Current
+             * @description whether it is the one that asks
+             */
+            current: boolean;
+            /**
+             * Expires At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            expires_at: string;
+            /** Id */
+            id: string;
+            /**
+             * Last Seen At
+             * Format: date-time
+             * @description to five minutes
+             */
+            last_seen_at: string;
+            /** User Agent */
+            user_agent: string | null;
+        };
+        /**
+         * BrowserSessions
+         * @description The valid sessions of the account, last used first.
+         */
+        BrowserSessions: {
+            /** Items */
+            items: components["schemas"]["BrowserSession"][];
+            /** Next Cursor */
+            next_cursor: null;
+        };
         /**
          * BusinessHours
          * @description ``open`` and ``opens_at`` are of the moment of the answer.
@@ -1568,7 +2566,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             /** Holidays */
@@ -1597,7 +2594,6 @@ export interface components {
             /**
              * Time Zone
              * @description of the IANA database
-             * @example Asia/Taipei
              */
             time_zone?: string;
             weekly?: components["schemas"]["Weekly"];
@@ -1623,7 +2619,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             /** Id */
@@ -1638,7 +2633,6 @@ export interface components {
              * Updated At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             updated_at: string;
         };
@@ -1669,6 +2663,45 @@ export interface components {
             /** Next Cursor */
             next_cursor: string | null;
         };
+        /** ChoosePassword */
+        ChoosePassword: {
+            /** Password */
+            password: string;
+            /**
+             * Token
+             * @description what stands behind the = of the link in the mail
+             */
+            token: string;
+        };
+        /** CodeOnly */
+        CodeOnly: {
+            /**
+             * Code
+             * @description of the authenticator app (six digits), or a recovery code
+             */
+            code: string;
+        };
+        /** Colleague */
+        Colleague: {
+            /**
+             * Availability
+             * @enum {string}
+             */
+            availability: "online" | "away";
+            /** Avatar Url */
+            avatar_url: string | null;
+            /** Id */
+            id: number;
+            /** Name */
+            name: string;
+        };
+        /** ColleaguePage */
+        ColleaguePage: {
+            /** Items */
+            items: components["schemas"]["Colleague"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
         /**
          * Conversation
          * @description A conversation as staff see it; ``read_seq`` and ``unread`` are the reader's own.
@@ -1679,7 +2712,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             csat: components["schemas"]["Rating"] | null;
@@ -1721,7 +2753,6 @@ export interface components {
              * Updated At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             updated_at: string;
             /** Version */
@@ -1747,7 +2778,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             csat: components["schemas"]["Rating"] | null;
@@ -1798,7 +2828,6 @@ export interface components {
              * Updated At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             updated_at: string;
             /** Version */
@@ -1864,6 +2893,18 @@ export interface components {
             /** Version */
             version: number;
         };
+        /** DatabaseServer */
+        DatabaseServer: {
+            /** Answers */
+            answers: boolean;
+            /**
+             * Read Only
+             * @description null: not known
+             */
+            read_only: boolean | null;
+            /** Version */
+            version: string | null;
+        };
         /** DeliveredResponse */
         DeliveredResponse: {
             /** Delivered Seq */
@@ -1899,6 +2940,26 @@ export interface components {
             /** Next Cursor */
             next_cursor: null;
         };
+        /** Erased */
+        Erased: {
+            /** Attachments */
+            attachments: number;
+            /**
+             * Conversations
+             * @description their frame stays, without any text
+             */
+            conversations: number;
+            /** Messages */
+            messages: number;
+        };
+        /** Erasure */
+        Erasure: {
+            /**
+             * Confirm
+             * @description the visitor's id or its name, typed by whoever asks for it
+             */
+            confirm: string;
+        };
         /** FieldProblem */
         FieldProblem: {
             /** Field */
@@ -1910,6 +2971,38 @@ export interface components {
         FirstMessage: {
             conversation: components["schemas"]["WidgetConversation"];
             message: components["schemas"]["Message"];
+        };
+        /** FirstWidgetMessage */
+        FirstWidgetMessage: {
+            /**
+             * Attachment Ids
+             * @description files that were uploaded to this conversation and not sent yet
+             * @default []
+             */
+            attachment_ids: number[];
+            /**
+             * Body
+             * @description the text; may be empty or blank only when there are attachments
+             */
+            body: string;
+            /**
+             * Client Id
+             * Format: uuid
+             * @description made by the sender; a repeat is stored once and answered 200
+             */
+            client_id: string;
+            /**
+             * Form
+             * @description the answers to the inbox's pre_chat, by the names of its fields
+             * @default null
+             */
+            form: {
+                [key: string]: string | boolean;
+            } | null;
+        } | {
+            body?: unknown;
+        } | {
+            attachment_ids: unknown;
         };
         /**
          * FormField
@@ -1977,16 +3070,6 @@ export interface components {
              * Hours
              * @description from and to, on the wall clock; an end before its start is on the next day
              * @default []
-             * @example [
-             *       [
-             *         "09:00",
-             *         "12:30"
-             *       ],
-             *       [
-             *         "13:30",
-             *         "18:00"
-             *       ]
-             *     ]
              */
             hours: [
                 string,
@@ -2061,7 +3144,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             /** Csat Enabled */
@@ -2111,16 +3193,11 @@ export interface components {
             /**
              * Color
              * @description #rrggbb
-             * @example #0d6b58
              */
             color?: string;
             /**
              * Consent
              * @description text by language tag
-             * @example {
-             *       "en": "Welcome",
-             *       "zh-Hant-TW": "歡迎光臨"
-             *     }
              */
             consent?: {
                 [key: string]: string;
@@ -2135,10 +3212,6 @@ export interface components {
             /**
              * Greetings
              * @description text by language tag
-             * @example {
-             *       "en": "Welcome",
-             *       "zh-Hant-TW": "歡迎光臨"
-             *     }
              */
             greetings?: {
                 [key: string]: string;
@@ -2172,12 +3245,40 @@ export interface components {
             /** Next Cursor */
             next_cursor: string | null;
         };
+        /** InboxPreview */
+        InboxPreview: {
+            /** Attachments */
+            attachments: number;
+            /** Conversations */
+            conversations: number;
+            /** Days */
+            days: number | null;
+            inbox: components["schemas"]["InboxRef"];
+            /** Messages */
+            messages: number;
+            /** Visitors */
+            visitors: number;
+        };
         /** InboxRef */
         InboxRef: {
             /** Id */
             id: number;
             /** Name */
             name: string;
+        };
+        /** InboxRetention */
+        InboxRetention: {
+            /**
+             * Days
+             * @description what is in force; null: never
+             */
+            days: number | null;
+            inbox: components["schemas"]["InboxRef"];
+            /**
+             * Own Days
+             * @description null: the default is in force
+             */
+            own_days: number | null;
         };
         /**
          * InboxesReport
@@ -2186,6 +3287,34 @@ export interface components {
         InboxesReport: {
             /** Items */
             items: components["schemas"]["InboxFigures"][];
+        };
+        /** Invitation */
+        Invitation: {
+            /**
+             * Language
+             * @description of the mail
+             * @default en
+             * @enum {string}
+             */
+            language: "en" | "zh-Hant-TW";
+        };
+        /** JobState */
+        JobState: {
+            /**
+             * Items
+             * @description what that run handled
+             */
+            items: number;
+            /**
+             * Last Success At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            last_success_at: string;
+            /** Name */
+            name: string;
+            /** Node */
+            node: string;
         };
         /** KnownEdits */
         KnownEdits: {
@@ -2237,7 +3366,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             /** Id */
@@ -2253,7 +3381,6 @@ export interface components {
             /**
              * Color
              * @description #rrggbb
-             * @example #0d6b58
              */
             color?: string;
             /** Name */
@@ -2291,6 +3418,12 @@ export interface components {
         };
         /** LoginRequest */
         LoginRequest: {
+            /**
+             * Code
+             * @description of the second factor, when the answer was totp_required
+             * @default null
+             */
+            code: string | null;
             /** Email */
             email: string;
             /** Password */
@@ -2302,13 +3435,32 @@ export interface components {
             csrf_token: string;
             user: components["schemas"]["User"];
         };
-        /** Me */
+        /**
+         * Me
+         * @description The caller's account; ``csrf_token`` is empty for an API key, which needs none.
+         */
         Me: {
+            /**
+             * All Inboxes
+             * @description whether new inboxes are seen as well
+             */
+            all_inboxes: boolean;
+            /**
+             * Availability
+             * @enum {string}
+             */
+            availability: "online" | "away";
             /** Csrf Token */
             csrf_token: string;
             /** Inboxes */
             inboxes: components["schemas"]["InboxRef"][];
+            /** Permissions */
+            permissions: ("account" | "directory" | "conversations" | "visitors.block" | "messages.moderate" | "inboxes.manage" | "users.manage" | "teams.manage" | "labels.manage" | "canned_responses.manage" | "webhooks.manage" | "api_keys.manage" | "retention.manage" | "visitors.export" | "visitors.erase" | "reports.read" | "audit.read" | "system.read")[];
             realtime: components["schemas"]["Realtime"];
+            /** Recovery Codes Left */
+            recovery_codes_left: number;
+            /** Totp Enabled */
+            totp_enabled: boolean;
             user: components["schemas"]["User"];
         };
         /**
@@ -2343,7 +3495,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             /** Deleted At */
@@ -2391,7 +3542,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             /**
@@ -2424,12 +3574,52 @@ export interface components {
          * @description A page of one stream, ascending by seq; ``has_more`` says that the page was cut.
          */
         MessagePage: {
+            /**
+             * Edits
+             * @description with after_edit: earlier messages that were changed, as they are now
+             */
+            edits: components["schemas"]["Message"][];
             /** Has More */
             has_more: boolean;
             /** Items */
             items: components["schemas"]["Message"][];
+            /**
+             * Last Edit
+             * @description what to send as after_edit the next time
+             */
+            last_edit: number | null;
             /** Next Cursor */
             next_cursor: null;
+        };
+        /** NewApiKey */
+        NewApiKey: {
+            /**
+             * Days
+             * @description how long it is valid; left out: until revoked
+             * @default null
+             */
+            days: number | null;
+            /** Name */
+            name: string;
+            /**
+             * User Id
+             * @description the account that it acts as; left out: the caller's own
+             * @default null
+             */
+            user_id: number | null;
+        };
+        /** NewBlockedNetwork */
+        NewBlockedNetwork: {
+            /**
+             * Network
+             * @description an address or a range, IPv4 (at widest /8) or IPv6 (at widest /16)
+             */
+            network: string;
+            /**
+             * Reason
+             * @default
+             */
+            reason: string;
         };
         /** NewBusinessHours */
         NewBusinessHours: {
@@ -2440,7 +3630,6 @@ export interface components {
             /**
              * Time Zone
              * @description of the IANA database
-             * @example Asia/Taipei
              */
             time_zone: string;
             weekly: components["schemas"]["Weekly"];
@@ -2487,17 +3676,12 @@ export interface components {
              * Color
              * @description #rrggbb
              * @default #0d6b58
-             * @example #0d6b58
              */
             color: string;
             /**
              * Consent
              * @description text by language tag
              * @default {}
-             * @example {
-             *       "en": "Welcome",
-             *       "zh-Hant-TW": "歡迎光臨"
-             *     }
              */
             consent: {
                 [key: string]: string;
@@ -2518,10 +3702,6 @@ export interface components {
              * Greetings
              * @description text by language tag
              * @default {}
-             * @example {
-             *       "en": "Welcome",
-             *       "zh-Hant-TW": "歡迎光臨"
-             *     }
              */
             greetings: {
                 [key: string]: string;
@@ -2567,7 +3747,6 @@ export interface components {
              * Color
              * @description #rrggbb
              * @default #5b6b66
-             * @example #0d6b58
              */
             color: string;
             /** Name */
@@ -2603,6 +3782,62 @@ export interface components {
         } | {
             attachment_ids: unknown;
         };
+        /**
+         * NewStaffAccount
+         * @description Without ``password`` a mail invites the owner to choose one.
+         */
+        NewStaffAccount: {
+            /**
+             * All Inboxes
+             * @default true
+             */
+            all_inboxes: boolean;
+            /**
+             * Avatar Url
+             * @default null
+             */
+            avatar_url: string | null;
+            /**
+             * Capacity
+             * @description open conversations that automatic assignment gives at most
+             * @default 10
+             */
+            capacity: number;
+            /** Email */
+            email: string;
+            /**
+             * Inbox Ids
+             * @description what the account sees unless all_inboxes is true
+             */
+            inbox_ids?: number[];
+            /**
+             * Language
+             * @description of the mail
+             * @default en
+             * @enum {string}
+             */
+            language: "en" | "zh-Hant-TW";
+            /** Name */
+            name: string;
+            /**
+             * Password
+             * @default null
+             */
+            password: string | null;
+            /**
+             * Role
+             * @default agent
+             * @enum {string}
+             */
+            role: "admin" | "agent";
+        };
+        /** NewTeam */
+        NewTeam: {
+            /** Member Ids */
+            member_ids?: number[];
+            /** Name */
+            name: string;
+        };
         /** NewWebhook */
         NewWebhook: {
             /**
@@ -2623,7 +3858,6 @@ export interface components {
             /**
              * Url
              * @description http or https; deliveries are POSTed there
-             * @example https://example.com/deskline
              */
             url: string;
         };
@@ -2652,6 +3886,62 @@ export interface components {
             attachment_ids: unknown;
         };
         /**
+         * NewlyMadeApiKey
+         * @description With the key itself, which is shown only now.
+         */
+        NewlyMadeApiKey: {
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            created_at: string;
+            /** Expires At */
+            expires_at: string | null;
+            /** Id */
+            id: number;
+            /** Key */
+            key: string;
+            /**
+             * Last Used At
+             * @description to five minutes
+             */
+            last_used_at: string | null;
+            /** Name */
+            name: string;
+            /** Prefix */
+            prefix: string;
+            /** Revoked At */
+            revoked_at: string | null;
+            user: components["schemas"]["UserRef"];
+        };
+        /** NodeState */
+        NodeState: {
+            /**
+             * Alive
+             * @description heard within 20 seconds
+             */
+            alive: boolean;
+            /** Node */
+            node: string;
+            /** Process */
+            process: string;
+            /**
+             * Seen At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            seen_at: string;
+            /**
+             * Started At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            started_at: string;
+            /** Version */
+            version: string;
+        };
+        /**
          * OfflineForm
          * @description What the widget says out of hours; messages are taken all the same.
          */
@@ -2665,10 +3955,6 @@ export interface components {
              * Message
              * @description text by language tag
              * @default {}
-             * @example {
-             *       "en": "Welcome",
-             *       "zh-Hant-TW": "歡迎光臨"
-             *     }
              */
             message: {
                 [key: string]: string;
@@ -2692,7 +3978,6 @@ export interface components {
              * Since
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             since: string;
             user: components["schemas"]["UserRef"];
@@ -2703,6 +3988,39 @@ export interface components {
             items: components["schemas"]["Participant"][];
             /** Next Cursor */
             next_cursor: null;
+        };
+        /** PasswordAgain */
+        PasswordAgain: {
+            /** Password */
+            password: string;
+        };
+        /** PasswordAndCode */
+        PasswordAndCode: {
+            /**
+             * Code
+             * @description of the authenticator app (six digits), or a recovery code
+             */
+            code: string;
+            /** Password */
+            password: string;
+        };
+        /** PasswordChange */
+        PasswordChange: {
+            /** New Password */
+            new_password: string;
+            /**
+             * Password
+             * @description the present one
+             */
+            password: string;
+        };
+        /** PasswordChosen */
+        PasswordChosen: {
+            /**
+             * Email
+             * @description the address to log in with
+             */
+            email: string;
         };
         /**
          * PresenceList
@@ -2765,6 +4083,28 @@ export interface components {
             type: string;
         };
         /**
+         * ProfileChange
+         * @description Fields that are left out stay as they are.
+         */
+        ProfileChange: {
+            /**
+             * Availability
+             * @enum {string}
+             */
+            availability?: "online" | "away";
+            /** Avatar Url */
+            avatar_url?: string | null;
+            /** Name */
+            name?: string;
+        };
+        /** Queue */
+        Queue: {
+            /** Failed Last Day */
+            failed_last_day: number;
+            /** Pending */
+            pending: number;
+        };
+        /**
          * Rating
          * @description What the visitor thought of the help, from 1 (bad) to 5 (good).
          */
@@ -2773,7 +4113,6 @@ export interface components {
              * At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             at: string;
             /** Comment */
@@ -2814,7 +4153,6 @@ export interface components {
             /**
              * Date
              * Format: date
-             * @example 2026-11-23
              */
             date: string;
             /**
@@ -2880,6 +4218,21 @@ export interface components {
             /** Wssport */
             wssPort: number;
         };
+        /**
+         * RecoveryCodes
+         * @description Each works once instead of a code of the app. They are shown only now.
+         */
+        RecoveryCodes: {
+            /** Recovery Codes */
+            recovery_codes: string[];
+        };
+        /** RedisState */
+        RedisState: {
+            /** Answers */
+            answers: boolean;
+            /** Milliseconds */
+            milliseconds: number | null;
+        };
         /** RenderRequest */
         RenderRequest: {
             /** Conversation Id */
@@ -2896,6 +4249,102 @@ export interface components {
             unknown_variables: string[];
         };
         /**
+         * Renewed
+         * @description The session was replaced by a new one, in the cookie; all others of the account ended.
+         */
+        Renewed: {
+            /** Csrf Token */
+            csrf_token: string;
+        };
+        /** ReplicaServer */
+        ReplicaServer: {
+            /** Answers */
+            answers: boolean;
+            /** Configured */
+            configured: boolean;
+            /**
+             * Lag Seconds
+             * @description by a row that the worker writes every two seconds; null: not known, because there is no replica, it does not answer, or no worker ever ran
+             */
+            lag_seconds: number | null;
+            /**
+             * Read Only
+             * @description null: not known
+             */
+            read_only: boolean | null;
+            /** Version */
+            version: string | null;
+        };
+        /** ResetRequest */
+        ResetRequest: {
+            /** Email */
+            email: string;
+            /**
+             * Language
+             * @description of the mail
+             * @default en
+             * @enum {string}
+             */
+            language: "en" | "zh-Hant-TW";
+        };
+        /** Retention */
+        Retention: {
+            /** Audit Days */
+            audit_days: number | null;
+            /** Default Days */
+            default_days: number | null;
+            /** Inboxes */
+            inboxes: components["schemas"]["InboxRetention"][];
+            /** Webhook Delivery Days */
+            webhook_delivery_days: number;
+        };
+        /**
+         * RetentionChange
+         * @description Fields that are left out stay as they are. An inbox's own number is changed there.
+         */
+        RetentionChange: {
+            /**
+             * Audit Days
+             * @description days of the audit log; null: for ever
+             */
+            audit_days?: number | null;
+            /**
+             * Default Days
+             * @description days after which a resolved conversation goes, of inboxes without a number of their own; null: never
+             */
+            default_days?: number | null;
+            /**
+             * Webhook Delivery Days
+             * @description days of the log of webhooks
+             */
+            webhook_delivery_days?: number;
+        };
+        /**
+         * RetentionPreview
+         * @description What would go now.
+         */
+        RetentionPreview: {
+            /** Audit Entries */
+            audit_entries: number;
+            /** Items */
+            items: components["schemas"]["InboxPreview"][];
+            /** Webhook Deliveries */
+            webhook_deliveries: number;
+        };
+        /** SchemaRevision */
+        SchemaRevision: {
+            /**
+             * Expected
+             * @description the newest that this release knows
+             */
+            expected: string;
+            /**
+             * Revision
+             * @description of the database; null: not known
+             */
+            revision: string | null;
+        };
+        /**
          * SearchPage
          * @description Newest first. A page may be short, even empty, while there is a next one.
          */
@@ -2904,6 +4353,19 @@ export interface components {
             items: (components["schemas"]["MessageHit"] | components["schemas"]["VisitorHit"])[];
             /** Next Cursor */
             next_cursor: string | null;
+        };
+        /** SeenPage */
+        SeenPage: {
+            /**
+             * Seen At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            seen_at: string;
+            /** Title */
+            title: string | null;
+            /** Url */
+            url: string;
         };
         /** Sender */
         Sender: {
@@ -2932,7 +4394,6 @@ export interface components {
             /**
              * Until
              * Format: date-time
-             * @example 2026-11-24T09:00:00Z
              */
             until: string;
             /**
@@ -2941,6 +4402,90 @@ export interface components {
              * @default null
              */
             version: number | null;
+        };
+        /**
+         * StaffAccount
+         * @description An account as admins see it; ``invited``: its owner has not chosen a password yet.
+         */
+        StaffAccount: {
+            /** Active */
+            active: boolean;
+            /** All Inboxes */
+            all_inboxes: boolean;
+            /**
+             * Availability
+             * @enum {string}
+             */
+            availability: "online" | "away";
+            /** Avatar Url */
+            avatar_url: string | null;
+            /** Capacity */
+            capacity: number;
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            created_at: string;
+            /** Email */
+            email: string;
+            /** Id */
+            id: number;
+            /** Inbox Ids */
+            inbox_ids: number[];
+            /** Invited */
+            invited: boolean;
+            /** Name */
+            name: string;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "admin" | "agent";
+            /** Totp Enabled */
+            totp_enabled: boolean;
+        };
+        /**
+         * StaffAccountChange
+         * @description Fields that are left out stay as they are.
+         */
+        StaffAccountChange: {
+            /**
+             * Active
+             * @description false ends its sessions and API keys at once, for good
+             */
+            active?: boolean;
+            /** All Inboxes */
+            all_inboxes?: boolean;
+            /** Avatar Url */
+            avatar_url?: string | null;
+            /**
+             * Capacity
+             * @description open conversations that automatic assignment gives at most
+             */
+            capacity?: number;
+            /**
+             * Inbox Ids
+             * @description what the account sees unless all_inboxes is true
+             */
+            inbox_ids?: number[];
+            /** Name */
+            name?: string;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role?: "admin" | "agent";
+        };
+        /**
+         * StaffAccountPage
+         * @description By id, which is the order in which they were made.
+         */
+        StaffAccountPage: {
+            /** Items */
+            items: components["schemas"]["StaffAccount"][];
+            /** Next Cursor */
+            next_cursor: string | null;
         };
         /** StreamSeqs */
         StreamSeqs: {
@@ -3001,16 +4546,6 @@ export interface components {
             /**
              * Known
              * @description by the conversation's id; a plain number is the last public seq
-             * @example {
-             *       "12": {
-             *         "edits": {
-             *           "public": 1,
-             *           "staff": 0
-             *         },
-             *         "public": 40,
-             *         "staff": 3
-             *       }
-             *     }
              */
             known: {
                 [key: string]: number | components["schemas"]["KnownSeqs"];
@@ -3052,6 +4587,85 @@ export interface components {
              */
             visitor: number | null;
         };
+        /**
+         * System
+         * @description ``null`` where something does not answer.
+         */
+        System: {
+            backlog: components["schemas"]["Backlog"] | null;
+            /**
+             * Events Queue
+             * @description events that wait for Redis on this node
+             */
+            events_queue: number;
+            /** Jobs */
+            jobs: components["schemas"]["JobState"][] | null;
+            /**
+             * Node
+             * @description the node that answers
+             */
+            node: string;
+            /**
+             * Nodes
+             * @description processes that were heard within a day
+             */
+            nodes: components["schemas"]["NodeState"][] | null;
+            /**
+             * Now
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            now: string;
+            primary: components["schemas"]["DatabaseServer"];
+            redis: components["schemas"]["RedisState"];
+            replica: components["schemas"]["ReplicaServer"];
+            schema: components["schemas"]["SchemaRevision"];
+            /** Version */
+            version: string;
+            /**
+             * Writer Queue
+             * @description messages that wait for a commit on this node
+             */
+            writer_queue: number;
+        };
+        /**
+         * Team
+         * @description With its active members, by name.
+         */
+        Team: {
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            created_at: string;
+            /** Id */
+            id: number;
+            /** Members */
+            members: components["schemas"]["UserRef"][];
+            /** Name */
+            name: string;
+        };
+        /**
+         * TeamChange
+         * @description Fields that are left out stay as they are.
+         */
+        TeamChange: {
+            /** Member Ids */
+            member_ids?: number[];
+            /** Name */
+            name?: string;
+        };
+        /**
+         * TeamPage
+         * @description All teams, by name: there are at most 200.
+         */
+        TeamPage: {
+            /** Items */
+            items: components["schemas"]["Team"][];
+            /** Next Cursor */
+            next_cursor: null;
+        };
         /** TeamRef */
         TeamRef: {
             /** Id */
@@ -3075,10 +4689,6 @@ export interface components {
              * Launcher Text
              * @description text by language tag
              * @default {}
-             * @example {
-             *       "en": "Welcome",
-             *       "zh-Hant-TW": "歡迎光臨"
-             *     }
              */
             launcher_text: {
                 [key: string]: string;
@@ -3108,13 +4718,11 @@ export interface components {
             /**
              * Median Seconds
              * @description seconds; null of nothing
-             * @example 42.5
              */
             median_seconds: number | null;
             /**
              * P90 Seconds
              * @description seconds; null of nothing
-             * @example 42.5
              */
             p90_seconds: number | null;
         };
@@ -3125,19 +4733,16 @@ export interface components {
             /**
              * Date
              * Format: date
-             * @example 2026-11-23
              */
             date: string;
             /**
              * Median Seconds
              * @description seconds; null of nothing
-             * @example 42.5
              */
             median_seconds: number | null;
             /**
              * P90 Seconds
              * @description seconds; null of nothing
-             * @example 42.5
              */
             p90_seconds: number | null;
         };
@@ -3149,6 +4754,73 @@ export interface components {
             /** Items */
             items: components["schemas"]["TimesDay"][];
             total: components["schemas"]["Times"];
+        };
+        /**
+         * TotpConfirmed
+         * @description The second factor is in force; the session was replaced, all others ended.
+         */
+        TotpConfirmed: {
+            /** Csrf Token */
+            csrf_token: string;
+            /** Recovery Codes */
+            recovery_codes: string[];
+        };
+        /**
+         * TotpSecret
+         * @description To be shown as a QR code of ``otpauth_url``; not in force before it is confirmed.
+         */
+        TotpSecret: {
+            /** Otpauth Url */
+            otpauth_url: string;
+            /** Secret */
+            secret: string;
+        };
+        /** TranscribedConversation */
+        TranscribedConversation: {
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            created_at: string;
+            /** Id */
+            id: number;
+            inbox: components["schemas"]["InboxRef"];
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "open" | "snoozed" | "resolved";
+            visitor: components["schemas"]["WidgetVisitor"];
+        };
+        /**
+         * Transcript
+         * @description A transcript as JSON (format=json): all messages in the order of writing.
+         */
+        Transcript: {
+            conversation: components["schemas"]["TranscribedConversation"];
+            /** Messages */
+            messages: components["schemas"]["Message"][];
+        };
+        /** TranscriptMail */
+        TranscriptMail: {
+            /**
+             * Email
+             * @description where to send it
+             */
+            email: string;
+            /**
+             * Language
+             * @default en
+             * @enum {string}
+             */
+            language: "en" | "zh-Hant-TW";
+            /**
+             * Time Zone
+             * @description of the IANA database
+             * @default UTC
+             */
+            time_zone: string;
         };
         /**
          * TransferRequest
@@ -3209,6 +4881,72 @@ export interface components {
             /** Url */
             url: string;
         };
+        /**
+         * Visitor
+         * @description ``identifier`` is who the site says it is, signed; null: anonymous.
+         */
+        Visitor: {
+            /**
+             * Address
+             * @description null when addresses are not kept
+             */
+            address: string | null;
+            /** Attributes */
+            attributes: {
+                [key: string]: unknown;
+            };
+            /** Blocked At */
+            blocked_at: string | null;
+            /** Browser */
+            browser: string | null;
+            /** Email */
+            email: string | null;
+            /**
+             * First Seen At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            first_seen_at: string;
+            /** Id */
+            id: number;
+            /** Identifier */
+            identifier: string | null;
+            inbox: components["schemas"]["InboxRef"];
+            /** Language */
+            language: string | null;
+            /**
+             * Last Seen At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            last_seen_at: string;
+            /** Name */
+            name: string;
+            page: components["schemas"]["VisitedPage"] | null;
+            /** Phone */
+            phone: string | null;
+            /** Referrer */
+            referrer: string | null;
+        };
+        /**
+         * VisitorChange
+         * @description Fields that are left out stay as they are; of the attributes, those that are named change.
+         */
+        VisitorChange: {
+            /**
+             * Attributes
+             * @description a value of null removes the attribute; at most 50 attributes and 16 KiB
+             */
+            attributes?: {
+                [key: string]: string | boolean | number | null;
+            };
+            /** Email */
+            email?: string | null;
+            /** Name */
+            name?: string;
+            /** Phone */
+            phone?: string | null;
+        };
         /** VisitorContext */
         VisitorContext: {
             /** Browser */
@@ -3217,7 +4955,6 @@ export interface components {
              * First Seen At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             first_seen_at: string;
             /** Language */
@@ -3226,10 +4963,90 @@ export interface components {
              * Last Seen At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             last_seen_at: string;
             page: components["schemas"]["VisitedPage"] | null;
+            /** Referrer */
+            referrer: string | null;
+        };
+        /**
+         * VisitorConversation
+         * @description ``form`` is what was answered before the first message.
+         */
+        VisitorConversation: {
+            assignee: components["schemas"]["UserRef"] | null;
+            /**
+             * Created At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            created_at: string;
+            /** Form */
+            form: {
+                [key: string]: unknown;
+            } | null;
+            /** Id */
+            id: number;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "open" | "snoozed" | "resolved";
+            /**
+             * Updated At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            updated_at: string;
+        };
+        /**
+         * VisitorDetail
+         * @description With the last 50 pages and the newest 50 conversations, the newest first.
+         */
+        VisitorDetail: {
+            /**
+             * Address
+             * @description null when addresses are not kept
+             */
+            address: string | null;
+            /** Attributes */
+            attributes: {
+                [key: string]: unknown;
+            };
+            /** Blocked At */
+            blocked_at: string | null;
+            /** Browser */
+            browser: string | null;
+            /** Conversations */
+            conversations: components["schemas"]["VisitorConversation"][];
+            /** Email */
+            email: string | null;
+            /**
+             * First Seen At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            first_seen_at: string;
+            /** Id */
+            id: number;
+            /** Identifier */
+            identifier: string | null;
+            inbox: components["schemas"]["InboxRef"];
+            /** Language */
+            language: string | null;
+            /**
+             * Last Seen At
+             * Format: date-time
+             * @description UTC, ISO 8601 with microseconds and Z
+             */
+            last_seen_at: string;
+            /** Name */
+            name: string;
+            page: components["schemas"]["VisitedPage"] | null;
+            /** Pages */
+            pages: components["schemas"]["SeenPage"][];
+            /** Phone */
+            phone: string | null;
             /** Referrer */
             referrer: string | null;
         };
@@ -3250,7 +5067,6 @@ export interface components {
              * Last Seen At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             last_seen_at: string;
             snippet: components["schemas"]["Snippet"];
@@ -3260,6 +5076,13 @@ export interface components {
              */
             type: "visitor";
             visitor: components["schemas"]["VisitorRef"];
+        };
+        /** VisitorPage */
+        VisitorPage: {
+            /** Items */
+            items: components["schemas"]["Visitor"][];
+            /** Next Cursor */
+            next_cursor: string | null;
         };
         /** VisitorRef */
         VisitorRef: {
@@ -3275,7 +5098,6 @@ export interface components {
             /**
              * Date
              * Format: date
-             * @example 2026-11-23
              */
             date: string;
             /** Opened */
@@ -3307,7 +5129,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             /** Events */
@@ -3339,7 +5160,6 @@ export interface components {
             /**
              * Url
              * @description http or https; deliveries are POSTed there
-             * @example https://example.com/deskline
              */
             url?: string;
         };
@@ -3354,7 +5174,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             /** Delivered At */
@@ -3389,7 +5208,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             /** Delivered At */
@@ -3448,7 +5266,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             /** Events */
@@ -3475,16 +5292,6 @@ export interface components {
              * Fri
              * @description from and to, on the wall clock; an end before its start is on the next day
              * @default []
-             * @example [
-             *       [
-             *         "09:00",
-             *         "12:30"
-             *       ],
-             *       [
-             *         "13:30",
-             *         "18:00"
-             *       ]
-             *     ]
              */
             fri: [
                 string,
@@ -3494,16 +5301,6 @@ export interface components {
              * Mon
              * @description from and to, on the wall clock; an end before its start is on the next day
              * @default []
-             * @example [
-             *       [
-             *         "09:00",
-             *         "12:30"
-             *       ],
-             *       [
-             *         "13:30",
-             *         "18:00"
-             *       ]
-             *     ]
              */
             mon: [
                 string,
@@ -3513,16 +5310,6 @@ export interface components {
              * Sat
              * @description from and to, on the wall clock; an end before its start is on the next day
              * @default []
-             * @example [
-             *       [
-             *         "09:00",
-             *         "12:30"
-             *       ],
-             *       [
-             *         "13:30",
-             *         "18:00"
-             *       ]
-             *     ]
              */
             sat: [
                 string,
@@ -3532,16 +5319,6 @@ export interface components {
              * Sun
              * @description from and to, on the wall clock; an end before its start is on the next day
              * @default []
-             * @example [
-             *       [
-             *         "09:00",
-             *         "12:30"
-             *       ],
-             *       [
-             *         "13:30",
-             *         "18:00"
-             *       ]
-             *     ]
              */
             sun: [
                 string,
@@ -3551,16 +5328,6 @@ export interface components {
              * Thu
              * @description from and to, on the wall clock; an end before its start is on the next day
              * @default []
-             * @example [
-             *       [
-             *         "09:00",
-             *         "12:30"
-             *       ],
-             *       [
-             *         "13:30",
-             *         "18:00"
-             *       ]
-             *     ]
              */
             thu: [
                 string,
@@ -3570,16 +5337,6 @@ export interface components {
              * Tue
              * @description from and to, on the wall clock; an end before its start is on the next day
              * @default []
-             * @example [
-             *       [
-             *         "09:00",
-             *         "12:30"
-             *       ],
-             *       [
-             *         "13:30",
-             *         "18:00"
-             *       ]
-             *     ]
              */
             tue: [
                 string,
@@ -3589,16 +5346,6 @@ export interface components {
              * Wed
              * @description from and to, on the wall clock; an end before its start is on the next day
              * @default []
-             * @example [
-             *       [
-             *         "09:00",
-             *         "12:30"
-             *       ],
-             *       [
-             *         "13:30",
-             *         "18:00"
-             *       ]
-             *     ]
              */
             wed: [
                 string,
@@ -3653,7 +5400,6 @@ export interface components {
              * Created At
              * Format: date-time
              * @description UTC, ISO 8601 with microseconds and Z
-             * @example 2026-11-23T08:15:30.123456Z
              */
             created_at: string;
             /** Id */
@@ -3713,6 +5459,39 @@ export interface components {
              * @enum {string}
              */
             type: "text" | "email" | "phone" | "textarea" | "select" | "checkbox";
+        };
+        /**
+         * WidgetIdentity
+         * @description Who the visitor is, as the site says.
+         */
+        WidgetIdentity: {
+            /**
+             * Attributes
+             * @description a value of null removes the attribute; at most 50 attributes and 16 KiB
+             */
+            attributes?: {
+                [key: string]: string | boolean | number | null;
+            };
+            /**
+             * Email
+             * @default null
+             */
+            email: string | null;
+            /**
+             * Identifier
+             * @default null
+             */
+            identifier: string | null;
+            /**
+             * Name
+             * @default null
+             */
+            name: string | null;
+            /**
+             * Phone
+             * @default null
+             */
+            phone: string | null;
         };
         /**
          * WidgetInbox
@@ -3790,6 +5569,16 @@ export interface components {
              */
             url: string | null;
         };
+        /** WidgetPageRequest */
+        WidgetPageRequest: {
+            /**
+             * Title
+             * @default null
+             */
+            title: string | null;
+            /** Url */
+            url: string;
+        };
         /** WidgetReadRequest */
         WidgetReadRequest: {
             /** Seq */
@@ -3806,6 +5595,14 @@ export interface components {
         };
         /** WidgetSessionRequest */
         WidgetSessionRequest: {
+            /** @default null */
+            identity: components["schemas"]["WidgetIdentity"] | null;
+            /**
+             * Identity Hash
+             * @description hex HMAC-SHA256 of identity.identifier with the inbox's identity secret
+             * @default null
+             */
+            identity_hash: string | null;
             /** Inbox Key */
             inbox_key: string;
             /**
@@ -3851,12 +5648,6 @@ export interface components {
             /**
              * Known
              * @description by the conversation's id; a plain number is the last seq
-             * @example {
-             *       "12": {
-             *         "edits": 1,
-             *         "seq": 40
-             *       }
-             *     }
              */
             known: {
                 [key: string]: number | components["schemas"]["WidgetKnownSeqs"];
@@ -3877,6 +5668,27 @@ export interface components {
              */
             position: "left" | "right";
         };
+        /** WidgetTranscriptMail */
+        WidgetTranscriptMail: {
+            /**
+             * Email
+             * @description where to send it; absent: the visitor's own address
+             * @default null
+             */
+            email: string | null;
+            /**
+             * Language
+             * @default en
+             * @enum {string}
+             */
+            language: "en" | "zh-Hant-TW";
+            /**
+             * Time Zone
+             * @description of the IANA database
+             * @default UTC
+             */
+            time_zone: string;
+        };
         /** WidgetVisitor */
         WidgetVisitor: {
             /** Id */
@@ -3893,6 +5705,73 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list_api_keys: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiKeyPage"];
+                };
+            };
+        };
+    };
+    create_api_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewApiKey"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewlyMadeApiKey"];
+                };
+            };
+        };
+    };
+    revoke_api_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                api_key_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
     get_attachment: {
         parameters: {
             query?: never;
@@ -3926,44 +5805,61 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description code: not_found */
-            404: {
+        };
+    };
+    list_audit: {
+        parameters: {
+            query?: {
+                actor?: number | null;
+                action?: string | null;
+                object_type?: string | null;
+                object_id?: string | null;
+                since?: string | null;
+                until?: string | null;
+                cursor?: string | null;
+                limit?: number;
+                format?: ("json" | "csv") | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
+                    /** @description next_cursor, with CSV */
+                    "X-Next-Cursor"?: string;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["AuditPage"];
+                    "text/csv": string;
                 };
             };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+        };
+    };
+    accept_invitation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChoosePassword"];
             };
-            /** @description code: service_unavailable */
-            503: {
+        };
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["PasswordChosen"];
                 };
             };
         };
@@ -3990,82 +5886,6 @@ export interface operations {
                     "application/json": components["schemas"]["LoginResponse"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_credentials */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_credentials";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited, too_many_attempts */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited" | "too_many_attempts";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     logout: {
@@ -4084,56 +5904,143 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description code: not_authenticated */
-            401: {
+        };
+    };
+    request_password_reset: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ResetRequest"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    confirm_password_reset: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChoosePassword"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["PasswordChosen"];
                 };
             };
-            /** @description code: csrf_failed, forbidden */
-            403: {
+        };
+    };
+    list_blocked_networks: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["BlockedNetworkPage"];
                 };
             };
-            /** @description code: rate_limited */
-            429: {
+        };
+    };
+    block_network: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewBlockedNetwork"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
                 headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["BlockedNetwork"];
                 };
             };
-            /** @description code: service_unavailable */
-            503: {
+        };
+    };
+    unblock_network: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                network_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
                 headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    change_blocked_network: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                network_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BlockedNetworkChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["BlockedNetwork"];
                 };
             };
         };
@@ -4154,58 +6061,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["BusinessHoursPage"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -4232,106 +6087,6 @@ export interface operations {
                     "application/json": components["schemas"]["BusinessHours"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     get_business_hours: {
@@ -4354,70 +6109,6 @@ export interface operations {
                     "application/json": components["schemas"]["BusinessHours"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     delete_business_hours: {
@@ -4437,82 +6128,6 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
             };
         };
     };
@@ -4540,106 +6155,6 @@ export interface operations {
                     "application/json": components["schemas"]["BusinessHours"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     list_canned_responses: {
@@ -4650,7 +6165,10 @@ export interface operations {
                 cursor?: string | null;
                 limit?: number;
             };
-            header?: never;
+            header?: {
+                /** @description the ETag of the answer that the client holds */
+                "If-None-Match"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4659,75 +6177,20 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    /** @description changes with the answer */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["CannedResponsePage"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
+            /** @description The client holds this answer already */
+            304: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
         };
     };
@@ -4753,106 +6216,6 @@ export interface operations {
                     "application/json": components["schemas"]["CannedResponse"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     get_canned_response: {
@@ -4875,70 +6238,6 @@ export interface operations {
                     "application/json": components["schemas"]["CannedResponse"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     delete_canned_response: {
@@ -4958,70 +6257,6 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
             };
         };
     };
@@ -5047,118 +6282,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["CannedResponse"];
-                };
-            };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -5187,117 +6310,40 @@ export interface operations {
                     "application/json": components["schemas"]["Rendered"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
+        };
+    };
+    list_colleagues: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: {
+                /** @description the ETag of the answer that the client holds */
+                "If-None-Match"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
+                    /** @description changes with the answer */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["ColleaguePage"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
+            /** @description The client holds this answer already */
+            304: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
         };
     };
@@ -5316,7 +6362,10 @@ export interface operations {
                 cursor?: string | null;
                 limit?: number;
             };
-            header?: never;
+            header?: {
+                /** @description the ETag of the answer that the client holds */
+                "If-None-Match"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5325,82 +6374,30 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    /** @description changes with the answer */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ConversationPage"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
+            /** @description The client holds this answer already */
+            304: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
         };
     };
     get_conversation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description the ETag of the answer that the client holds */
+                "If-None-Match"?: string;
+            };
             path: {
                 conversation_id: number;
             };
@@ -5411,75 +6408,20 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    /** @description changes with the answer */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ConversationDetail"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
+            /** @description The client holds this answer already */
+            304: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
         };
     };
@@ -5507,118 +6449,6 @@ export interface operations {
                     "application/json": components["schemas"]["Conversation"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     assign_conversation: {
@@ -5643,118 +6473,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Conversation"];
-                };
-            };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -5786,118 +6504,6 @@ export interface operations {
                     "application/json": components["schemas"]["Attachment"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: attachment_type_refused */
-            415: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "attachment_type_refused";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: attachment_infected, attachment_refused, invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "attachment_infected" | "attachment_refused" | "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     claim_conversation: {
@@ -5922,118 +6528,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Conversation"];
-                };
-            };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict, conversation_already_claimed */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict" | "conversation_already_claimed";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -6062,106 +6556,6 @@ export interface operations {
                     "application/json": components["schemas"]["DeliveredResponse"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     set_labels: {
@@ -6188,118 +6582,6 @@ export interface operations {
                     "application/json": components["schemas"]["Conversation"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     list_messages: {
@@ -6309,9 +6591,14 @@ export interface operations {
                 before_seq?: number | null;
                 limit?: number;
                 known_seq?: number;
+                wait?: number;
+                after_edit?: number | null;
                 stream?: "public" | "staff";
             };
-            header?: never;
+            header?: {
+                /** @description the ETag of the answer that the client holds */
+                "If-None-Match"?: string;
+            };
             path: {
                 conversation_id: number;
             };
@@ -6322,6 +6609,8 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    /** @description changes with the answer */
+                    ETag?: string;
                     /** @description the database that was read: replica or primary */
                     "X-Deskline-Read"?: string;
                     [name: string]: unknown;
@@ -6330,81 +6619,12 @@ export interface operations {
                     "application/json": components["schemas"]["MessagePage"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
+            /** @description The client holds this answer already */
+            304: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
         };
     };
@@ -6441,118 +6661,6 @@ export interface operations {
                     "application/json": components["schemas"]["Message"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: client_id_conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "client_id_conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: attachment_not_found, invalid_request, message_too_long */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "attachment_not_found" | "invalid_request" | "message_too_long";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     delete_message: {
@@ -6575,82 +6683,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Message"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: edit_window_over */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "edit_window_over";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -6681,118 +6713,6 @@ export interface operations {
                     "application/json": components["schemas"]["Message"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: edit_window_over, message_deleted */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "edit_window_over" | "message_deleted";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request, message_too_long */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request" | "message_too_long";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     list_participants: {
@@ -6813,70 +6733,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ParticipantList"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -6902,94 +6758,6 @@ export interface operations {
                     "application/json": components["schemas"]["Conversation"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     remove_participant: {
@@ -7011,82 +6779,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Conversation"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -7115,106 +6807,6 @@ export interface operations {
                     "application/json": components["schemas"]["ReadResponse"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     release_conversation: {
@@ -7239,118 +6831,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Conversation"];
-                };
-            };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict, conversation_already_claimed */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict" | "conversation_already_claimed";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -7379,118 +6859,6 @@ export interface operations {
                     "application/json": components["schemas"]["Conversation"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     resolve_conversation: {
@@ -7515,118 +6883,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Conversation"];
-                };
-            };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -7655,117 +6911,60 @@ export interface operations {
                     "application/json": components["schemas"]["Conversation"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
+        };
+    };
+    get_transcript: {
+        parameters: {
+            query?: {
+                language?: "en" | "zh-Hant-TW";
+                time_zone?: string;
+                format?: "html" | "text" | "json";
+                notes?: boolean;
+            };
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
+                    /** @description attachment, with a file name */
+                    "Content-Disposition"?: string;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["Transcript"];
+                    "text/html": string;
+                    "text/plain": string;
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+        };
+    };
+    mail_transcript: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
             };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TranscriptMail"];
             };
-            /** @description code: not_found */
-            404: {
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
         };
     };
@@ -7793,124 +6992,15 @@ export interface operations {
                     "application/json": components["schemas"]["Conversation"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict, conversation_already_claimed */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict" | "conversation_already_claimed";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     list_own_inboxes: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description the ETag of the answer that the client holds */
+                "If-None-Match"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -7919,63 +7009,20 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    /** @description changes with the answer */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["DirectoryInboxPage"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
+            /** @description The client holds this answer already */
+            304: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
         };
     };
@@ -7986,7 +7033,10 @@ export interface operations {
                 cursor?: string | null;
                 limit?: number;
             };
-            header?: never;
+            header?: {
+                /** @description the ETag of the answer that the client holds */
+                "If-None-Match"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -7995,75 +7045,20 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    /** @description changes with the answer */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["InboxPage"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
+            /** @description The client holds this answer already */
+            304: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
         };
     };
@@ -8089,106 +7084,6 @@ export interface operations {
                     "application/json": components["schemas"]["Inbox"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     get_inbox: {
@@ -8209,70 +7104,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Inbox"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -8301,106 +7132,6 @@ export interface operations {
                     "application/json": components["schemas"]["Inbox"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     archive_inbox: {
@@ -8421,70 +7152,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Inbox"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -8509,70 +7176,6 @@ export interface operations {
                     "application/json": components["schemas"]["IdentitySecret"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     remove_identity_secret: {
@@ -8592,70 +7195,6 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
             };
         };
     };
@@ -8677,70 +7216,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["MemberPage"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -8769,106 +7244,6 @@ export interface operations {
                     "application/json": components["schemas"]["MemberPage"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     restore_inbox: {
@@ -8889,70 +7264,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Inbox"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -8977,76 +7288,15 @@ export interface operations {
                     "application/json": components["schemas"]["Inbox"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     list_labels: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description the ETag of the answer that the client holds */
+                "If-None-Match"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -9055,63 +7305,20 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    /** @description changes with the answer */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["LabelPage"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
+            /** @description The client holds this answer already */
+            304: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
         };
     };
@@ -9137,106 +7344,6 @@ export interface operations {
                     "application/json": components["schemas"]["Label"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     delete_label: {
@@ -9256,70 +7363,6 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
             };
         };
     };
@@ -9347,118 +7390,6 @@ export interface operations {
                     "application/json": components["schemas"]["Label"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     me: {
@@ -9479,61 +7410,57 @@ export interface operations {
                     "application/json": components["schemas"]["Me"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+        };
+    };
+    change_profile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ProfileChange"];
             };
-            /** @description code: forbidden */
-            403: {
+        };
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["User"];
                 };
             };
         };
     };
-    list_presence: {
+    change_password: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PasswordChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Renewed"];
+                };
+            };
+        };
+    };
+    list_sessions: {
         parameters: {
             query?: never;
             header?: never;
@@ -9548,60 +7475,172 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    "application/json": components["schemas"]["BrowserSessions"];
+                };
+            };
+        };
+    };
+    end_other_sessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    end_session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    start_totp: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PasswordAgain"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TotpSecret"];
+                };
+            };
+        };
+    };
+    confirm_totp: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CodeOnly"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TotpConfirmed"];
+                };
+            };
+        };
+    };
+    disable_totp: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PasswordAndCode"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    replace_recovery_codes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PasswordAndCode"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecoveryCodes"];
+                };
+            };
+        };
+    };
+    list_presence: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description the ETag of the answer that the client holds */
+                "If-None-Match"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description changes with the answer */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
                     "application/json": components["schemas"]["PresenceList"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
+            /** @description The client holds this answer already */
+            304: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
         };
     };
@@ -9621,58 +7660,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PresenceNoted"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -9705,70 +7692,6 @@ export interface operations {
                     "text/csv": string;
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     report_csat: {
@@ -9797,70 +7720,6 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["RatingsReport"];
                     "text/csv": string;
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -9893,70 +7752,6 @@ export interface operations {
                     "text/csv": string;
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     report_hours: {
@@ -9985,70 +7780,6 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["HoursReport"];
                     "text/csv": string;
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -10081,70 +7812,6 @@ export interface operations {
                     "text/csv": string;
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     report_resolution: {
@@ -10173,70 +7840,6 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["TimesReport"];
                     "text/csv": string;
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -10269,68 +7872,72 @@ export interface operations {
                     "text/csv": string;
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
+        };
+    };
+    get_retention: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["Retention"];
                 };
             };
-            /** @description code: forbidden */
-            403: {
+        };
+    };
+    set_retention: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RetentionChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["Retention"];
                 };
             };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+        };
+    };
+    preview_retention: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RetentionChange"];
             };
-            /** @description code: rate_limited */
-            429: {
+        };
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["RetentionPreview"];
                 };
             };
         };
@@ -10361,70 +7968,6 @@ export interface operations {
                     "application/json": components["schemas"]["SearchPage"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request, search_too_broad */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request" | "search_too_broad";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     sync_staff: {
@@ -10449,92 +7992,519 @@ export interface operations {
                     "application/json": components["schemas"]["Sync"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
+        };
+    };
+    get_system: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["System"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
+        };
+    };
+    list_teams: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description the ETag of the answer that the client holds */
+                "If-None-Match"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
+                    /** @description changes with the answer */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["TeamPage"];
                 };
             };
-            /** @description code: csrf_failed, forbidden */
-            403: {
+            /** @description The client holds this answer already */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    create_team: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewTeam"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["Team"];
                 };
             };
-            /** @description code: payload_too_large */
-            413: {
+        };
+    };
+    get_team: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                team_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["Team"];
                 };
             };
-            /** @description code: invalid_request */
-            422: {
+        };
+    };
+    delete_team: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                team_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    change_team: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                team_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TeamChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["Team"];
                 };
             };
-            /** @description code: rate_limited */
-            429: {
+        };
+    };
+    add_team_member: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                team_id: number;
+                user_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
                 headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    remove_team_member: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                team_id: number;
+                user_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    list_users: {
+        parameters: {
+            query?: {
+                query?: string | null;
+                role?: ("admin" | "agent") | null;
+                active?: boolean | null;
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["StaffAccountPage"];
                 };
             };
-            /** @description code: service_unavailable */
-            503: {
+        };
+    };
+    create_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewStaffAccount"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
                 headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["StaffAccount"];
+                };
+            };
+        };
+    };
+    get_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StaffAccount"];
+                };
+            };
+        };
+    };
+    change_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StaffAccountChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StaffAccount"];
+                };
+            };
+        };
+    };
+    invite_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["Invitation"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    end_user_sessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    reset_user_totp: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    list_visitors: {
+        parameters: {
+            query?: {
+                query?: string | null;
+                inbox?: number | null;
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VisitorPage"];
+                };
+            };
+        };
+    };
+    get_visitor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                visitor_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VisitorDetail"];
+                };
+            };
+        };
+    };
+    change_visitor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                visitor_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["VisitorChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VisitorDetail"];
+                };
+            };
+        };
+    };
+    block_visitor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                visitor_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VisitorDetail"];
+                };
+            };
+        };
+    };
+    erase_visitor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                visitor_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Erasure"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Erased"];
+                };
+            };
+        };
+    };
+    export_visitor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                visitor_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description attachment */
+                    "Content-Disposition"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/zip": string;
+                };
+            };
+        };
+    };
+    unblock_visitor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                visitor_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VisitorDetail"];
                 };
             };
         };
@@ -10555,58 +8525,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["WebhookPage"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -10633,106 +8551,6 @@ export interface operations {
                     "application/json": components["schemas"]["WebhookWithSecret"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     get_webhook: {
@@ -10755,70 +8573,6 @@ export interface operations {
                     "application/json": components["schemas"]["Webhook"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     delete_webhook: {
@@ -10838,70 +8592,6 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
             };
         };
     };
@@ -10927,106 +8617,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Webhook"];
-                };
-            };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -11055,82 +8645,6 @@ export interface operations {
                     "application/json": components["schemas"]["WebhookDeliveryPage"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     get_webhook_delivery: {
@@ -11152,70 +8666,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["WebhookDeliveryDetail"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -11241,82 +8691,6 @@ export interface operations {
                     "application/json": components["schemas"]["WebhookDeliveryDetail"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     rotate_webhook_secret: {
@@ -11339,70 +8713,6 @@ export interface operations {
                     "application/json": components["schemas"]["WebhookWithSecret"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     test_webhook: {
@@ -11423,82 +8733,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["WebhookDeliveryDetail"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -11524,58 +8758,6 @@ export interface operations {
                     "application/json": components["schemas"]["WidgetConversationPage"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     start_conversation: {
@@ -11587,7 +8769,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewWidgetMessage"];
+                "application/json": components["schemas"]["FirstWidgetMessage"];
             };
         };
         responses: {
@@ -11607,106 +8789,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["FirstMessage"];
-                };
-            };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: visitor_blocked */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "visitor_blocked";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: client_id_conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "client_id_conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: attachment_not_found, invalid_request, message_too_long */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "attachment_not_found" | "invalid_request" | "message_too_long";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -11729,58 +8811,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["WidgetConversation"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -11812,118 +8842,6 @@ export interface operations {
                     "application/json": components["schemas"]["Attachment"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: visitor_blocked */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "visitor_blocked";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: attachment_type_refused */
-            415: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "attachment_type_refused";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: attachment_infected, attachment_refused, invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "attachment_infected" | "attachment_refused" | "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     mark_own_delivered: {
@@ -11950,94 +8868,6 @@ export interface operations {
                     "application/json": components["schemas"]["DeliveredResponse"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     end_own_conversation: {
@@ -12060,70 +8890,6 @@ export interface operations {
                     "application/json": components["schemas"]["WidgetConversation"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: visitor_blocked */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "visitor_blocked";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     list_own_messages: {
@@ -12133,8 +8899,13 @@ export interface operations {
                 before_seq?: number | null;
                 limit?: number;
                 known_seq?: number;
+                wait?: number;
+                after_edit?: number | null;
             };
-            header?: never;
+            header?: {
+                /** @description the ETag of the answer that the client holds */
+                "If-None-Match"?: string;
+            };
             path: {
                 conversation_id: number;
             };
@@ -12145,6 +8916,8 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    /** @description changes with the answer */
+                    ETag?: string;
                     /** @description the database that was read: replica or primary */
                     "X-Deskline-Read"?: string;
                     [name: string]: unknown;
@@ -12153,69 +8926,12 @@ export interface operations {
                     "application/json": components["schemas"]["MessagePage"];
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
+            /** @description The client holds this answer already */
+            304: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
         };
     };
@@ -12252,118 +8968,6 @@ export interface operations {
                     "application/json": components["schemas"]["Message"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: visitor_blocked */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "visitor_blocked";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: client_id_conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "client_id_conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: attachment_not_found, invalid_request, message_too_long */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "attachment_not_found" | "invalid_request" | "message_too_long";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     delete_own_message: {
@@ -12385,82 +8989,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Message"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: edit_window_over */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "edit_window_over";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -12490,118 +9018,6 @@ export interface operations {
                     "application/json": components["schemas"]["Message"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: forbidden, visitor_blocked */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "forbidden" | "visitor_blocked";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: edit_window_over, message_deleted */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "edit_window_over" | "message_deleted";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request, message_too_long */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request" | "message_too_long";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     rate_own_conversation: {
@@ -12626,118 +9042,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["WidgetConversation"];
-                };
-            };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: visitor_blocked */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "visitor_blocked";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: conflict */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "conflict";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -12766,93 +9070,81 @@ export interface operations {
                     "application/json": components["schemas"]["ReadResponse"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
+        };
+    };
+    get_own_transcript: {
+        parameters: {
+            query?: {
+                language?: "en" | "zh-Hant-TW";
+                time_zone?: string;
+                format?: "html" | "text" | "json";
+            };
+            header?: never;
+            path: {
+                conversation_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
                 headers: {
+                    /** @description attachment, with a file name */
+                    "Content-Disposition"?: string;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
+                    "application/json": components["schemas"]["Transcript"];
+                    "text/html": string;
+                    "text/plain": string;
                 };
             };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+        };
+    };
+    mail_own_transcript: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
             };
-            /** @description code: not_found */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_found";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WidgetTranscriptMail"];
             };
-            /** @description code: payload_too_large */
-            413: {
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+        };
+    };
+    note_page: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WidgetPageRequest"];
             };
-            /** @description code: rate_limited */
-            429: {
+        };
+        responses: {
+            /** @description No Content */
+            204: {
                 headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
         };
     };
@@ -12876,94 +9168,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["WidgetSession"];
-                };
-            };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: unknown_inbox */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "unknown_inbox";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: inbox_archived */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "inbox_archived";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -12990,82 +9194,6 @@ export interface operations {
                     "application/json": components["schemas"]["WidgetSync"];
                 };
             };
-            /** @description code: malformed_request */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "malformed_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: not_authenticated */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "not_authenticated";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     broadcasting_auth: {
@@ -13090,70 +9218,6 @@ export interface operations {
                     "application/json": components["schemas"]["BroadcastingAuth"];
                 };
             };
-            /** @description code: csrf_failed, forbidden */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "csrf_failed" | "forbidden";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: payload_too_large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "payload_too_large";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: invalid_request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "invalid_request";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     healthz: {
@@ -13174,20 +9238,6 @@ export interface operations {
                     "application/json": components["schemas"]["Health"];
                 };
             };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     metrics: {
@@ -13206,20 +9256,6 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
         };
     };
     openapi_json: {
@@ -13237,34 +9273,6 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
-            };
-            /** @description code: rate_limited */
-            429: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "rate_limited";
-                    } & components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description code: service_unavailable */
-            503: {
-                headers: {
-                    /** @description after how many seconds to try again */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": {
-                        /** @enum {unknown} */
-                        code?: "service_unavailable";
-                    } & components["schemas"]["ProblemDocument"];
-                };
             };
         };
     };

@@ -18,7 +18,7 @@ class Server {
     return this.#page(found.slice(-query.limit), found.length > query.limit)
   }
   #page(items: Message[], more: boolean): Promise<MessagePage> {
-    return Promise.resolve({ items, next_cursor: null, has_more: more })
+    return Promise.resolve({ items, next_cursor: null, has_more: more, edits: [], last_edit: null })
   }
 }
 
