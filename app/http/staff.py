@@ -49,6 +49,7 @@ async def list_users(call: Call) -> HTTPResponse:
     body=models.NewStaffAccount,
     answers={201: models.StaffAccount},
     problems=("forbidden", "email_taken", "mail_not_configured"),
+    session_only=True,
 )
 async def create_user(call: Call) -> HTTPResponse:
     """Without a password its owner gets a mail with a link to choose one, valid for three days."""
@@ -91,6 +92,7 @@ async def get_user(call: Call) -> HTTPResponse:
     body=models.StaffAccountChange,
     answers={200: models.StaffAccount},
     problems=("forbidden", "not_found", "conflict"),
+    session_only=True,
 )
 async def change_user(call: Call) -> HTTPResponse:
     """Accounts are not deleted, for their messages stay. Deactivating ends the sessions, API keys
@@ -116,6 +118,7 @@ async def change_user(call: Call) -> HTTPResponse:
     body_optional=True,
     answers={204: None},
     problems=("forbidden", "not_found", "conflict", "mail_not_configured"),
+    session_only=True,
 )
 async def invite_user(call: Call) -> HTTPResponse:
     """The link of the previous mail stops working."""
@@ -139,6 +142,7 @@ async def invite_user(call: Call) -> HTTPResponse:
     permission="users.manage",
     answers={204: None},
     problems=("forbidden", "not_found"),
+    session_only=True,
 )
 async def reset_user_totp(call: Call) -> HTTPResponse:
     """For somebody who lost the telephone and the recovery codes. Ends the account's sessions."""
@@ -156,6 +160,7 @@ async def reset_user_totp(call: Call) -> HTTPResponse:
     permission="users.manage",
     answers={204: None},
     problems=("forbidden", "not_found"),
+    session_only=True,
 )
 async def end_user_sessions(call: Call) -> HTTPResponse:
     """Its API keys stay valid."""

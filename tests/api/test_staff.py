@@ -375,8 +375,11 @@ def test_a_revoked_key_is_worth_nothing(deskline: Deskline, agent: Agent, person
     assert_problem(with_key(deskline, "dk_" + "x" * 43), 401, "not_authenticated")
 
 
-def test_a_key_cannot_do_what_only_a_person_may(deskline: Deskline, agent: Agent) -> None:
+def test_a_key_cannot_do_what_only_a_person_may(
+    deskline: Deskline, agent: Agent, person: Person
+) -> None:
     made = agent.post("/api-keys", {"name": "robot"}).json()
+    account = f"/users/{person.user['id']}"
     for method, path in (
         ("GET", "/me/sessions"),
         ("DELETE", "/me/sessions"),
@@ -388,6 +391,12 @@ def test_a_key_cannot_do_what_only_a_person_may(deskline: Deskline, agent: Agent
         ("GET", "/api-keys"),
         ("POST", "/api-keys"),
         ("DELETE", f"/api-keys/{made['id']}"),
+        # each of these could be made a login that outlives the key
+        ("POST", "/users"),
+        ("PATCH", account),
+        ("POST", f"{account}/invite"),
+        ("DELETE", f"{account}/totp"),
+        ("DELETE", f"{account}/sessions"),
     ):
         assert_problem(with_key(deskline, made["key"], path, method, {}), 403, "forbidden")
     assert agent.delete(f"/api-keys/{made['id']}").status_code == 204
