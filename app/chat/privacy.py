@@ -11,7 +11,7 @@ person's own rows go, and with them its tokens speak for nobody. See docs/adr/00
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -400,6 +400,7 @@ def _erase_conversation(
     erased.attachment_count += remove_attachments(connection, conversation_id)
     search.forget(connection, conversation_id)
     forget_copies(connection, conversation_id)
+    _forget_details(connection, "conversation", [conversation_id])
     _forget_outbox(connection, row)
     connection.execute(
         delete(schema.read_marks).where(
@@ -511,19 +512,25 @@ def _forget_outbox(connection: Connection, row: Any) -> None:
     connection.execute(delete(outbox).where(outbox.c.channel == inbox_channel(row.inbox_id)))
 
 
+def _forget_details(connection: Connection, object_type: str, ids: Sequence[int]) -> None:
+    """Clear what the audit log tells of these objects; who did what to them stays."""
+    log = schema.audit_log
+    connection.execute(
+        update(log)
+        .where(log.c.object_type == object_type, log.c.object_id.in_([str(one) for one in ids]))
+        .values(details=None)
+    )
+
+
 def _finish(
     connection: Connection, whose: Person, actor: Actor, nobody: int, erased: Erased
 ) -> None:
-    log, mails, outbox = schema.audit_log, schema.mails, schema.outbox
+    mails, outbox = schema.mails, schema.outbox
     channels = [visitor_channel(one) for one in whose.ids]
     connection.execute(delete(outbox).where(outbox.c.channel.in_(channels)))
     if whose.email is not None:
         connection.execute(delete(mails).where(mails.c.to_address == whose.email))
-    connection.execute(
-        update(log)
-        .where(log.c.object_type == "visitor", log.c.object_id.in_([str(one) for one in whose.ids]))
-        .values(details=None)
-    )
+    _forget_details(connection, "visitor", whose.ids)
     connection.execute(delete(_pages).where(_pages.c.visitor_id.in_(whose.ids)))
     # those that were merged first, then the one they turned out to be
     connection.execute(delete(_v).where(_v.c.id.in_(whose.ids)))

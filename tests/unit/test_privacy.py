@@ -161,18 +161,23 @@ def fill_person(database: Database) -> None:
                     conversation_id=of,
                 )
             )
-        connection.execute(
-            insert(schema.audit_log).values(
-                at=now,
-                actor_type="agent",
-                actor_id=1,
-                actor_name="Ann",
-                action="visitor.updated",
-                object_type="visitor",
-                object_id="1",
-                details=json.dumps({"changed": {"name": MARKER}}),
+        for action, of, details in (
+            ("visitor.updated", 1, {"changed": {"name": MARKER}}),
+            ("conversation.transcript_mailed", 1, {"to": mail}),
+            ("conversation.transcript_mailed", 2, {"to": mail}),
+        ):
+            connection.execute(
+                insert(schema.audit_log).values(
+                    at=now,
+                    actor_type="agent",
+                    actor_id=1,
+                    actor_name="Ann",
+                    action=action,
+                    object_type=action.partition(".")[0],
+                    object_id=str(of),
+                    details=json.dumps(details),
+                )
             )
-        )
         connection.execute(
             insert(schema.read_marks).values(
                 conversation_id=1,
@@ -204,9 +209,15 @@ def found(database: Database) -> list[str]:
 def test_nothing_is_left(database: Database) -> None:
     fill_person(database)
     before = found(database)
-    assert {"visitors", "messages", "attachment_bytes", "message_search", "outbox", "mails"} <= set(
-        before
-    )
+    assert set(before) >= {
+        "visitors",
+        "messages",
+        "attachment_bytes",
+        "message_search",
+        "outbox",
+        "mails",
+        "audit_log",
+    }
     erased = privacy.erase(database, ADMIN, SYSTEM, 2, confirm="2")
     assert found(database) == []
     assert (erased.conversation_ids, erased.message_count, erased.attachment_count) == (
