@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -150,8 +151,12 @@ def _history() -> Select[Any]:
     )
 
 
-# what decides about the caller and the freshness; last_seq is indexed by the stream
-_HEAD: Final = (_c.c.inbox_id, _c.c.visitor_id, _c.c.last_seq_public, _c.c.last_seq_staff)
+# what decides about the caller and the freshness; the last numbers are indexed by the stream
+_HEAD: Final = (
+    *(_c.c.inbox_id, _c.c.visitor_id),
+    *(_c.c.last_seq_public, _c.c.last_seq_staff),
+    *(_c.c.last_edit_public, _c.c.last_edit_staff),
+)
 _OLDEST_FIRST: Final = HotStatement(_history().order_by(_m.c.seq))
 _NEWEST_FIRST: Final = HotStatement(_history().order_by(_m.c.seq.desc()))
 _HEAD_ALONE: Final = HotStatement(select(*_HEAD).where(_c.c.id == bindparam("conversation_id")))
@@ -183,14 +188,15 @@ async def history(
     after_seq: int | None,
     before_seq: int | None,
     known_seq: int,
+    known_edit: int,
     limit: int,
     caller: Agent | VisitorIdentity,
 ) -> Page:
     """A page of one stream.
 
     With ``after_seq`` the page starts there, else it holds the last ``limit`` messages before
-    ``before_seq``. ``known_seq`` is the highest seq that the reader knows. Raises
-    :class:`NotFound` unless ``caller`` may reach the conversation.
+    ``before_seq``. ``known_seq`` is the highest seq that the reader knows, ``known_edit`` the
+    number of the last edit. Raises :class:`NotFound` unless ``caller`` may reach the conversation.
     """
     forward = after_seq is not None
     after, before = after_seq or 0, before_seq if before_seq is not None else _SEQ_MAX
@@ -218,7 +224,8 @@ async def history(
         return _Read(rows, rows[0][-len(_HEAD) :])
 
     def fresh_enough(found: _Read) -> bool:
-        return found.head is not None and found.head[2 + stream] >= known
+        head = found.head
+        return head is not None and head[2 + stream] >= known and head[4 + stream] >= known_edit
 
     found, target = await routing.read(read, fresh_enough)
     if found.head is None:
@@ -259,7 +266,8 @@ async def edited(
     """The messages up to ``known_seq`` that were changed by the edits after ``after_edit``.
 
     Each stands once, as it is now, in the order of seq; at most :data:`EDITS_MAX` edits are
-    looked at. Gives the number of the last of them too. From the primary: a replica cannot say
+    looked at, and none behind the first edit of a later message: the reader has to get that one
+    first. Gives the number of the last of them too. From the primary: a replica cannot say
     whether it has the newest. Whoever calls this has checked that the caller may read it.
     """
     rows = await reads.primary.rows(
@@ -272,10 +280,11 @@ async def edited(
         },
         seconds=EDITS_SECONDS,
     )
-    changed = {row[0]: row for row in rows if row[0] <= known_seq}
+    told = list(itertools.takewhile(lambda row: row[0] <= known_seq, rows))
+    changed = {row[0]: row for row in told}
     return (
         [_row_wire(conversation_id, stream, changed[seq]) for seq in sorted(changed)],
-        rows[-1][-1] if rows else after_edit,
+        told[-1][-1] if told else after_edit,
     )
 
 

@@ -95,18 +95,17 @@ async def list_messages(call: Call) -> HTTPResponse:
 async def history(call: Call, *, stream: int) -> HTTPResponse:
     """A page of history; with ``wait`` an empty one is answered only when the time is over.
 
-    The edits after ``after_edit`` come with it. Whoever calls this has checked that the caller may
-    read the stream.
+    With ``after_seq`` the edits after ``after_edit`` come with it. Whoever calls this has checked
+    that the caller may read the stream.
     """
     context, query, conversation_id = call.context, call.query, call.ids["conversation_id"]
     page = await _page(call, stream, query.known_seq)
-    edits, last_edit = await _edits(call, stream)
-    if query.wait and not page.items and not edits and not context.draining:
+    items, edits, last_edit = await _with_edits(call, stream, page.items)
+    if query.wait and not items and not edits and not context.draining:
         reached = await context.arrivals.wait(
             conversation_id,
             stream,
             after_seq=query.after_seq,
-            # an edit of what the client does not show yet is no reason to answer
             after_edit=last_edit,
             caller=call.request.ctx.user,
             seconds=query.wait,
@@ -114,9 +113,9 @@ async def history(call: Call, *, stream: int) -> HTTPResponse:
         if reached is not None:
             # the primary holds it: so must the database that is read
             page = await _page(call, stream, max(query.known_seq, reached.seq))
-            edits, last_edit = await _edits(call, stream)
+            items, edits, last_edit = await _with_edits(call, stream, page.items)
     document = {
-        "items": page.items,
+        "items": items,
         "next_cursor": None,
         "has_more": page.has_more,
         "edits": edits,
@@ -134,28 +133,36 @@ async def _page(call: Call, stream: int, known_seq: int) -> Page:
         after_seq=query.after_seq,
         before_seq=query.before_seq,
         known_seq=known_seq,
+        known_edit=query.after_edit or 0,
         limit=query.limit,
         caller=call.caller,
     )
 
 
-async def _edits(call: Call, stream: int) -> tuple[list[dict[str, Any]], int | None]:
-    """The edits, or none yet while the primary is away: the same number is asked for again."""
+async def _with_edits(
+    call: Call, stream: int, items: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int | None]:
+    """The page as the edits left it, the earlier messages that they changed, the last edit told.
+
+    None are told while the primary is away: the same number is asked for again. The page was read
+    before the edits, so it may hold the text before an edit that is told with it.
+    """
     query, context = call.query, call.context
-    if query.after_edit is None:
-        return [], None
-    if context.database.primary_away:
-        return [], query.after_edit
+    if query.after_edit is None or query.after_seq is None or context.database.primary_away:
+        return items, [], query.after_edit
     try:
-        return await messages.edited(
+        edited, last_edit = await messages.edited(
             context.reads,
             conversation_id=call.ids["conversation_id"],
             stream=stream,
             after_edit=query.after_edit,
-            known_seq=query.after_seq,
+            known_seq=items[-1]["seq"] if items else query.after_seq,
         )
     except Unavailable:
-        return [], query.after_edit
+        return items, [], query.after_edit
+    now = {message["seq"]: message for message in edited}
+    shown = [now.pop(message["seq"], message) for message in items]
+    return shown, list(now.values()), last_edit
 
 
 @endpoints.add(

@@ -156,7 +156,10 @@ class MessagePage(Response):
     has_more: bool
     edits: Annotated[
         list[Message],
-        Field(description="with after_edit: earlier messages that were changed, as they are now"),
+        Field(
+            description="with after_seq and after_edit: earlier messages that were changed, "
+            "as they are now"
+        ),
     ]
     last_edit: Annotated[int | None, Field(description="what to send as after_edit the next time")]
 
@@ -370,17 +373,16 @@ class WidgetMessageQuery(Request):
     after_edit: Annotated[
         Seq | None,
         Field(
-            description="with after_seq: the last_edit that the reader knows; tells the messages "
-            "up to after_seq that were edited or deleted since then"
+            description="the last_edit that the reader knows: nothing is shown as it was before; "
+            "with after_seq the earlier messages that were edited or deleted since are told too"
         ),
     ] = None
 
-    @field_validator("wait", "after_edit")
+    @field_validator("wait")
     @classmethod
-    def _only_forward(cls, value: int | None, info: ValidationInfo) -> int | None:
+    def _only_forward(cls, value: int, info: ValidationInfo) -> int:
         forward = info.data.get("after_seq") is not None and info.data.get("before_seq") is None
-        asked = value is not None if info.field_name == "after_edit" else value != 0
-        if asked and not forward:
+        if value and not forward:
             raise ValueError("needs after_seq, and no before_seq")
         return value
 

@@ -114,6 +114,29 @@ def test_an_edit_ends_the_waiting_of_those_who_asked_for_edits(
     assert poll(agent, conversation_id, after_seq=1, after_edit=1).json()["edits"] == []
 
 
+def test_a_page_without_after_seq_takes_the_known_edit_and_tells_none(visitor: Visitor) -> None:
+    conversation_id = visitor.conversation("helo")
+    edited = edit_own(visitor, conversation_id, 1, "hello").json()
+    for params in ({"after_edit": 1}, {"after_edit": 1, "before_seq": 2}, {"after_edit": 0}):
+        page = poll(visitor, conversation_id, **params).json()
+        assert (page["items"], page["edits"]) == ([edited], [])
+        assert page["last_edit"] == params["after_edit"]
+
+
+def test_edits_of_what_was_not_shown_yet_are_not_counted_as_told(visitor: Visitor) -> None:
+    conversation_id = visitor.conversation("1")
+    for text in ("2", "3"):
+        assert visitor.send(conversation_id, text).status_code == 201
+    for seq in (1, 3, 2):
+        assert edit_own(visitor, conversation_id, seq, f"new {seq}").status_code == 200
+    page = poll(visitor, conversation_id, after_seq=1, after_edit=0, limit=1).json()
+    assert [item["body"] for item in page["items"]] == ["new 2"]
+    assert ([item["body"] for item in page["edits"]], page["last_edit"]) == (["new 1"], 1)
+    page = poll(visitor, conversation_id, after_seq=2, after_edit=1).json()
+    assert [item["body"] for item in page["items"]] == ["new 3"]
+    assert ([item["body"] for item in page["edits"]], page["last_edit"]) == (["new 2"], 3)
+
+
 def test_a_notes_edit_is_not_counted_for_the_visitor(agent: Agent, visitor: Visitor) -> None:
     conversation_id = visitor.conversation()
     agent.send(conversation_id, "nte", kind="note")
@@ -152,7 +175,6 @@ def test_nobody_misses_a_message_between_two_polls(
         {"wait": 5},
         {"before_seq": 5, "wait": 5},
         {"after_seq": 1, "before_seq": 5, "wait": 5},
-        {"after_edit": 0},
     ],
 )
 def test_waiting_needs_to_know_for_what(

@@ -7,10 +7,11 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from app.chat import messages
 from app.chat.errors import NotFound
@@ -19,6 +20,7 @@ from app.db import engines, routing, schema
 from app.db.engines import Database, Unavailable
 from app.db.reads import Reads
 from app.db.routing import HistoryRouting
+from app.http import inbox
 from tests.unit.conftest import make_database, settings_for
 
 ANN = Agent(1, "Ann", "ann@example.com", "agent", None)
@@ -55,10 +57,17 @@ class Pair:
                 text("UPDATE conversations SET last_seq_public = :seq WHERE id = 1"), {"seq": seq}
             )
 
+    def edit(self, stream: int = schema.PUBLIC) -> None:
+        column = ("last_edit_public", "last_edit_staff")[stream]
+        with self.database.write() as connection:
+            connection.execute(
+                text(f"UPDATE conversations SET {column} = {column} + 1 WHERE id = 1")  # noqa: S608
+            )
+
     async def read(
         self, known_seq: int, conversation_id: int = 1, **changes: Any
     ) -> tuple[list[int], str]:
-        query = {"after_seq": None, "before_seq": None, "limit": 50, **changes}
+        query = {"after_seq": None, "before_seq": None, "known_edit": 0, "limit": 50, **changes}
         page = await messages.history(
             self.routing,
             conversation_id=conversation_id,
@@ -102,6 +111,61 @@ async def test_after_seq_counts_as_known(pair: Pair) -> None:
     for seq in (1, 2):
         pair.add(seq)
     assert await pair.read(known_seq=0, after_seq=1) == ([2], "primary")
+
+
+async def test_a_reader_that_knows_an_edit_does_not_see_the_text_before_it(pair: Pair) -> None:
+    pair.add(1)
+    pair.replicate()
+    pair.edit(schema.STAFF)
+    pair.edit()
+    pair.edit()
+    assert await pair.read(known_seq=1, known_edit=0) == ([1], "replica")
+    assert await pair.read(known_seq=1, known_edit=2) == ([1], "primary")
+    # an empty page tells as much
+    assert await pair.read(known_seq=1, known_edit=2, after_seq=1) == ([], "primary")
+    assert pair.routing.reads["primary", "behind"] == 2
+
+
+async def test_a_replica_that_holds_the_edit_serves(pair: Pair) -> None:
+    pair.add(1)
+    pair.edit()
+    pair.replicate()
+    assert await pair.read(known_seq=1, known_edit=1) == ([1], "replica")
+
+
+async def test_an_edit_after_the_page_was_read_is_told_with_it(pair: Pair) -> None:
+    for seq in (1, 2, 3):
+        pair.add(seq)
+    page = await messages.history(
+        pair.routing,
+        conversation_id=1,
+        stream=schema.PUBLIC,
+        after_seq=1,
+        before_seq=None,
+        known_seq=1,
+        known_edit=0,
+        limit=1,
+        caller=ANN,
+    )
+    for number, seq in enumerate((2, 1, 3), 1):
+        pair.edit()
+        with pair.database.write() as connection:
+            connection.execute(
+                text(f"UPDATE messages SET body = 'new' WHERE seq = {seq}")  # noqa: S608
+            )
+            connection.execute(
+                insert(schema.message_edits).values(
+                    conversation_id=1, stream=0, edit_seq=number, seq=seq
+                )
+            )
+    context = SimpleNamespace(database=pair.database, reads=Reads(pair.database))
+    query = SimpleNamespace(after_seq=1, after_edit=0)
+    call: Any = SimpleNamespace(query=query, context=context, ids={"conversation_id": 1})
+    items, edits, last_edit = await inbox._with_edits(call, schema.PUBLIC, page.items)
+    assert [(item["seq"], item["body"]) for item in items] == [(2, "new")]
+    assert [(item["seq"], item["body"]) for item in edits] == [(1, "new")]
+    # the third is of a message that the reader has not got
+    assert last_edit == 2
 
 
 async def test_a_conversation_that_the_replica_lacks(pair: Pair) -> None:

@@ -3576,7 +3576,7 @@ export interface components {
         MessagePage: {
             /**
              * Edits
-             * @description with after_edit: earlier messages that were changed, as they are now
+             * @description with after_seq and after_edit: earlier messages that were changed, as they are now
              */
             edits: components["schemas"]["Message"][];
             /** Has More */
