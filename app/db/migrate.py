@@ -19,12 +19,18 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from app.db import engines
 
 LOCK_NAME: Final = "deskline_migrate"
 WAIT_SECONDS: Final = 600
+# every statement on a table waits behind the ALTER that waits for it: so it gives up soon, lets
+# them through, and tries again
+LOCK_WAIT_SECONDS: Final = 5
+LOCK_ATTEMPTS: Final = 12
+_PAUSE_SECONDS: Final = 5.0
 _WAIT_STEP_SECONDS: Final = 5
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
 
@@ -64,8 +70,9 @@ def upgrade(
 ) -> Migrated:
     """Run the missing migrations on the database at ``url``.
 
-    ``say`` gets a line when another run is at work. Raises :class:`MigrationError` when that run
-    does not end within ``wait_seconds``, or when the database is newer than this release.
+    ``say`` gets a line when another run is at work, or when a table is in use. Raises
+    :class:`MigrationError` when that run does not end within ``wait_seconds``, when a table stays
+    in use for :data:`LOCK_ATTEMPTS` tries, or when the database is newer than this release.
     """
     with _connect(url) as connection, _only_one(connection, url, say, wait_seconds):
         before = current(connection)
@@ -77,11 +84,35 @@ def upgrade(
             )
         connection.rollback()
         if before != head():
-            config = _config()
-            config.attributes["connection"] = connection
+            _run(connection, say)
+        return Migrated(before, current(connection))
+
+
+def _run(connection: Connection, say: Callable[[str], None]) -> None:
+    """Run what is missing; begun again when a lock was not to be had: the steps allow it."""
+    config = _config()
+    config.attributes["connection"] = connection
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
+        try:
             command.upgrade(config, "head")
             connection.commit()
-        return Migrated(before, current(connection))
+            return
+        except DBAPIError as error:
+            if not engines.is_retryable(error):
+                raise
+            # the lock of the run belongs to the session and stays
+            connection.rollback()
+            if attempt == LOCK_ATTEMPTS:
+                raise MigrationError(
+                    f"A table was in use by a long transaction at each of {LOCK_ATTEMPTS} tries: "
+                    "let it end or end it (performance_schema.metadata_locks names its thread), "
+                    "then start this run again; it goes on from what is done."
+                ) from error
+        say(
+            f"migrate: a table is in use (try {attempt} of {LOCK_ATTEMPTS}); "
+            f"trying again in {_PAUSE_SECONDS:.0f} seconds"
+        )
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _config() -> Config:
@@ -108,7 +139,9 @@ def _connect(url: str) -> Iterator[Connection]:
             connect_args={
                 "charset": "utf8mb4",
                 "connect_timeout": engines.CONNECT_TIMEOUT_SECONDS,
-                "init_command": "SET time_zone = '+00:00'",
+                "init_command": (
+                    f"SET time_zone = '+00:00', lock_wait_timeout = {LOCK_WAIT_SECONDS}"
+                ),
             },
         )
         options = {}

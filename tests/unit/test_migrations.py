@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pymysql
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateTable
 
 from app import cli
@@ -66,6 +70,29 @@ def test_a_run_that_never_ends_is_reported(tmp_path: Path) -> None:
     ):
         migrate.upgrade(url, say=said.append, wait_seconds=0.3)
     assert said == ["migrate: another run is at work; waiting for it to end"]
+
+
+@pytest.mark.parametrize("busy", [2, migrate.LOCK_ATTEMPTS])
+def test_a_table_in_use_is_waited_for_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: int
+) -> None:
+    url, upgrade, said = f"sqlite:///{tmp_path}/x.db", command.upgrade, list[str]()
+    failures = iter(range(busy))
+
+    def fail(config: Config, revision: str) -> None:
+        if next(failures, None) is not None:
+            raise OperationalError("ALTER", None, pymysql.err.OperationalError(1205, "Lock wait"))
+        upgrade(config, revision)
+
+    monkeypatch.setattr(migrate.command, "upgrade", fail)
+    monkeypatch.setattr(migrate, "_PAUSE_SECONDS", 0.0)
+    if busy < migrate.LOCK_ATTEMPTS:
+        assert migrate.upgrade(url, say=said.append).after == migrate.head()
+        assert len(said) == busy
+    else:
+        with pytest.raises(migrate.MigrationError, match="start this run again"):
+            migrate.upgrade(url, say=said.append)
+    assert all("a table is in use" in line for line in said)
 
 
 def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""A migration that finds a table in use does not stand in the way of everybody else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from alembic.config import Config
+from sqlalchemy import create_engine, text
+
+from app.db import migrate
+from tools.private_mysql import Servers
+
+# the servers are started within the first test
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_a_waiting_alter_gives_up_soon_and_is_tried_again(
+    mysql: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = mysql.primary.url("migrate")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE in_use (id INT PRIMARY KEY)"))
+
+    def alter(config: Config, _revision: str) -> None:
+        config.attributes["connection"].execute(text("ALTER TABLE in_use ADD COLUMN more INT"))
+
+    monkeypatch.setattr(migrate.command, "upgrade", alter)
+    monkeypatch.setattr(migrate, "head", lambda: "one more")
+    monkeypatch.setattr(migrate, "LOCK_WAIT_SECONDS", 1)
+    monkeypatch.setattr(migrate, "_PAUSE_SECONDS", 0.1)
+    said: list[str] = []
+    try:
+        with engine.connect() as reader:
+            reader.execute(text("SELECT * FROM in_use"))
+
+            def say(line: str) -> None:
+                said.append(line)
+                reader.rollback()
+
+            began = time.monotonic()
+            migrate.upgrade(url, say=say)
+        assert time.monotonic() - began < 10
+        assert len(said) == 1
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT more FROM in_use")).all() == []
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE in_use"))
+        engine.dispose()
+        mysql.catch_up()
