@@ -34,6 +34,9 @@ class Away:
     def read(self) -> Any:
         return self.database.read()
 
+    def view(self) -> Any:
+        return self.database.view()
+
 
 @pytest.fixture
 def away(database: Database) -> Away:
