@@ -11,8 +11,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -31,9 +30,6 @@ from app.worker.smtp import Post
 
 LOCK_SECONDS: Final = 15.0
 RELAY_ROWS: Final = 500
-# clients poll while Redis is away and are told to resync when it is back: older events tell
-# nobody anything new
-EVENT_LIFETIME: Final = timedelta(minutes=10)
 PURGE_ROWS: Final = 1000
 PURGE_FILES: Final = 20
 JITTER: Final = 0.2
@@ -136,12 +132,9 @@ async def relay_outbox(run: Run) -> int:
     """Publish the events that Redis did not take, oldest first."""
     database = run.tools.database
 
-    def read() -> list[tuple[int, bool, Event]]:
+    def read() -> Sequence[Any]:
         with database.read() as connection:
-            return [
-                (row.id, outbox.expired(row, EVENT_LIFETIME), Event(row.channel, row.message))
-                for row in outbox.oldest(connection, RELAY_ROWS)
-            ]
+            return outbox.oldest(connection, RELAY_ROWS)
 
     def remove(ids: list[int]) -> None:
         with database.write() as connection:
@@ -151,10 +144,10 @@ async def relay_outbox(run: Run) -> int:
     relayed = 0
     while rows := await database.run(read):
         await run.go_on()
-        fresh = [event for _, expired, event in rows if not expired]
+        fresh = [Event(row.channel, row.message) for row in rows if row.message is not None]
         if fresh:
             await publisher.send(run.tools.redis, run.tools.app_id, fresh)
-        await database.run(remove, [row_id for row_id, _, _ in rows])
+        await database.run(remove, [row.id for row in rows])
         relayed += len(fresh)
     return relayed
 

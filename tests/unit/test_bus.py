@@ -216,8 +216,24 @@ async def test_events_that_nobody_waits_for_any_more_are_dropped(
     outbox.keep(database, [("c", "old")])
     with database.write() as opened:
         opened.execute(text("UPDATE outbox SET created_at = '2020-01-01 00:00:00.000000'"))
+    with database.read() as opened:
+        assert [row.message for row in outbox.oldest(opened, 10)] == [None]
     assert await jobs.relay_outbox(await a_run(database, redis, "outbox-relay")) == 0
     assert outbox_rows(database) == 0
+
+
+def test_what_nobody_waits_for_any_more_makes_room_without_redis(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "EXPIRED_ROWS", 3)
+    outbox.keep(database, [("c", f"old {n}") for n in range(4)])
+    with database.write() as opened:
+        opened.execute(text("UPDATE outbox SET created_at = '2020-01-01 00:00:00.000000'"))
+    for left in (["old 3", "new 0"], ["new 0", "new 1"], ["new 0", "new 1", "new 2"]):
+        outbox.keep(database, [("c", f"new {left[-1][-1]}")])
+        with database.read() as opened:
+            query = select(schema.outbox.c.message).order_by(schema.outbox.c.id)
+            assert opened.execute(query).scalars().all() == left
 
 
 async def test_a_worker_that_was_overtaken_writes_nothing(database: Database, redis: Redis) -> None:
