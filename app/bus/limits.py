@@ -1,6 +1,6 @@
 """Counting in a window of time: in Redis, and in this process while Redis is away.
 
-:class:`AttemptLimit` counts the failures of logins, few and precious: it asks Redis. For
+:class:`AttemptLimit` counts the tries of logins, few and precious: it asks Redis. For
 :class:`RateLimits` every request counts: it decides by itself and compares notes with the other
 nodes in the background (docs/adr/0004-rate-limits.md).
 """
@@ -49,43 +49,75 @@ PER_CALLER: Final[Mapping[Traffic, int]] = {
 }
 
 
-class AttemptLimit:
-    """At most ``attempts`` failures per key in ``window_seconds``."""
+# counted and compared in one step: many at once cannot all find the last place free
+_TAKE: Final = """
+if tonumber(redis.call('GET', KEYS[1]) or '0') >= tonumber(ARGV[1]) then
+  return math.max(redis.call('TTL', KEYS[1]), 1)
+end
+redis.call('SET', KEYS[1], 0, 'EX', ARGV[2], 'NX')
+redis.call('INCR', KEYS[1])
+return 0
+"""
+_GIVE_BACK: Final = """
+if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.call('DECR', KEYS[1]) end
+return 0
+"""
 
-    def __init__(self, redis: Redis, name: str, *, attempts: int, window_seconds: int) -> None:
+
+@dataclass(slots=True)
+class Pause:
+    """Until when (monotonic seconds) a Redis that did not answer is left alone."""
+
+    until: float = 0.0
+
+
+class AttemptLimit:
+    """At most ``attempts`` per key in ``window_seconds``.
+
+    An attempt is counted before it is made, and given back when it was no failure. Limits that
+    share a ``pause`` wait for a silent Redis only once together.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        name: str,
+        *,
+        attempts: int,
+        window_seconds: int,
+        pause: Pause | None = None,
+    ) -> None:
         self._redis = redis
         self._name = name
         self._attempts = attempts
         self._window_seconds = window_seconds
+        self._pause = pause or Pause()
         self._local: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self._rest_until = 0.0
 
-    async def blocked_seconds(self, key: str) -> int:
-        """How long ``key`` must wait before its next attempt; 0 when it may try now."""
+    async def take(self, key: str) -> int:
+        """Count an attempt of ``key``; gives 0, or how many seconds to wait when it is one too
+        many, and then it is not counted."""
         name = self._redis_key(key)
+        if seconds := self._take_locally(name):
+            return seconds
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.get(name)
-        pipeline.ttl(name)
+        pipeline.eval(_TAKE, 1, name, str(self._attempts), str(self._window_seconds))
         answer = await self._ask(pipeline)
-        if answer is not None:
-            count, ttl_seconds = answer
-            if count is not None and int(count) >= self._attempts:
-                return max(int(ttl_seconds), 1)
-        count, until = self._local.get(name, (0, 0.0))
-        left = until - time.monotonic()
-        return int(left) + 1 if left > 0 and count >= self._attempts else 0
+        if answer is not None and answer[0]:
+            self._give_back_locally(name)
+            return int(answer[0])
+        return 0
 
-    async def failed(self, key: str) -> None:
-        """Count one failure of ``key``."""
+    async def give_back(self, key: str) -> None:
+        """Count the attempt no more: it was no failure, or it was not made."""
         name = self._redis_key(key)
-        self._count_locally(name)
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.set(name, 0, ex=self._window_seconds, nx=True)
-        pipeline.incr(name)
+        self._give_back_locally(name)
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.eval(_GIVE_BACK, 1, name)
         await self._ask(pipeline)
 
-    async def succeeded(self, key: str) -> None:
-        """Forget the failures of ``key``."""
+    async def forget(self, key: str) -> None:
+        """Begin anew with ``key``."""
         name = self._redis_key(key)
         self._local.pop(name, None)
         pipeline = self._redis.pipeline(transaction=False)
@@ -95,13 +127,13 @@ class AttemptLimit:
     async def _ask(self, pipeline: Pipeline) -> list[Any] | None:
         """What Redis says, within :data:`TIMEOUT_SECONDS`; None when it says nothing, and then it
         is not asked again for a moment: a login asks several times."""
-        if time.monotonic() < self._rest_until:
+        if time.monotonic() < self._pause.until:
             return None
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 answer: list[Any] = await pipeline.execute()
         except (RedisError, OSError, TimeoutError):
-            self._rest_until = time.monotonic() + REST_SECONDS
+            self._pause.until = time.monotonic() + REST_SECONDS
             return None
         return answer
 
@@ -109,14 +141,23 @@ class AttemptLimit:
         # hashed: the key holds an e-mail address, which need not stand in Redis
         return f"deskline:limit:{self._name}:{_hidden(key)}"
 
-    def _count_locally(self, name: str) -> None:
+    def _take_locally(self, name: str) -> int:
         now = time.monotonic()
-        count, until = self._local.pop(name, (0, 0.0))
+        count, until = self._local.get(name, (0, 0.0))
         if until <= now:
             count, until = 0, now + self._window_seconds
+        if count >= self._attempts:
+            return int(until - now) + 1
+        self._local.pop(name, None)
         self._local[name] = (count + 1, until)
         while len(self._local) > MAX_LOCAL_KEYS:
             self._local.popitem(last=False)
+        return 0
+
+    def _give_back_locally(self, name: str) -> None:
+        count, until = self._local.get(name, (0, 0.0))
+        if count > 0:
+            self._local[name] = (count - 1, until)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal
@@ -158,13 +158,15 @@ def log_in(
     code: str | None = None,
     browser: Browser = NOWHERE,
     replaces: str | None = None,
+    count_code: Callable[[], None] | None = None,
 ) -> tuple[str, Session]:
     """Check a password and, where there is one, the second factor; open a session.
 
     Gives the token for the cookie, and the session. ``box`` opens the secrets of second factors.
     ``replaces`` is the token that the browser came with: its session ends, so that nobody can
-    foist a session of his own on it. Raises :class:`InvalidCredentials`, and only for the right
-    password :class:`CodeNeeded` or :class:`InvalidCode`. Blocking.
+    foist a session of his own on it. ``count_code`` is called before a code is checked, and never
+    for a wrong password; what it raises ends the login. Raises :class:`InvalidCredentials`, and
+    only for the right password :class:`CodeNeeded` or :class:`InvalidCode`. Blocking.
     """
     address = normalized_email(email)
     with database.read() as connection:
@@ -176,6 +178,8 @@ def log_in(
         raise InvalidCredentials
     if row.totp_enabled_at is not None and not code:
         raise CodeNeeded
+    if row.totp_enabled_at is not None and count_code is not None:
+        count_code()
     with database.write() as connection:
         # locked: whoever deactivates the account or changes its password ends this session as well
         still = connection.execute(

@@ -247,8 +247,14 @@ async def replace_recovery_codes(call: Call) -> HTTPResponse:
 async def _checked(call: Call, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As :func:`attempt`; for somebody who is logged in a wrong password is no reason to log in
     again, so that the answer is another one than at the login."""
+
+    def checked(count_code: Callable[[], None]) -> T:
+        # nobody else can use the code's places up: whoever gets here has a session
+        count_code()
+        return work(*args, **kwargs)
+
     try:
-        return await attempt(call, call.agent.email, work, *args, **kwargs)
+        return await attempt(call, call.agent.email, checked)
     except InvalidCredentials:
         raise Refused(
             "wrong_password", "Type the present password again.", field="password"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 from sanic.response import HTTPResponse, empty
 
+from app.bus.limits import AttemptLimit
 from app.chat import accounts, inboxes, links, mail, staff
 from app.chat.accounts import SESSION_LIFETIME, Session
 from app.chat.errors import InvalidCode, InvalidCredentials, TooManyAttempts
@@ -21,7 +22,6 @@ endpoints = Endpoints("auth")
 # how long the answer to a forgotten password takes at least, whether the address is known or not
 RESET_SECONDS: Final = 0.25
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -39,18 +39,20 @@ async def login(call: Call) -> HTTPResponse:
     """Checks the password and, where there is one, the second factor, unless there were too many
     failures for this account and address. A session that the browser came with ends."""
     context, body = call.context, call.body
-    token, session = await attempt(
-        call,
-        body.email,
-        accounts.log_in,
-        context.database,
-        body.email,
-        body.password,
-        box=context.secret_box,
-        code=body.code,
-        browser=browser(call.request),
-        replaces=call.request.cookies.get(SESSION_COOKIE),
-    )
+
+    def log_in(count_code: Callable[[], None]) -> tuple[str, Session]:
+        return accounts.log_in(
+            context.database,
+            body.email,
+            body.password,
+            box=context.secret_box,
+            code=body.code,
+            browser=browser(call.request),
+            replaces=call.request.cookies.get(SESSION_COOKIE),
+            count_code=count_code,
+        )
+
+    token, session = await attempt(call, body.email, log_in)
     call.request.ctx.user = f"agent:{session.agent.id}"
     response = json(
         {"user": accounts.user_wire(session.agent), "csrf_token": csrf(context, session)}
@@ -122,9 +124,8 @@ async def request_password_reset(call: Call) -> HTTPResponse:
     context = call.context
     mail.require(context.settings.mail_from)
     network = call.request.ctx.client_network
-    if seconds := await context.resets_per_address.blocked_seconds(network):
+    if seconds := await context.resets_per_address.take(network):
         raise TooManyAttempts(seconds)
-    await context.resets_per_address.failed(network)
     site = Site(context.settings.public_url, call.body.language)
     work = context.database.run(links.request_reset, context.database, site, call.body.email)
     await asyncio.gather(work, asyncio.sleep(RESET_SECONDS))
@@ -173,37 +174,53 @@ async def _choose(call: Call, purpose: Purpose) -> HTTPResponse:
     return json({"email": email})
 
 
-async def attempt(
-    call: Call, email: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-) -> T:
+async def attempt(call: Call, email: str, work: Callable[[Callable[[], None]], T]) -> T:
     """Run ``work``, which checks a password or a code, unless too many tries failed lately.
 
-    Raises what ``work`` raises, or :class:`TooManyAttempts`.
+    It runs in a thread and calls what it is given before it checks a code. A try is counted before
+    it is made, so that many at once find no more places than one after the other, and given back
+    unless it failed. Raises what ``work`` raises, or :class:`TooManyAttempts`.
     """
     context = call.context
     normalized = accounts.normalized_email(email)
     network = call.request.ctx.client_network
-    account = f"{normalized}|{network}"
-    limits = (
-        (context.login_per_account, account),
-        (context.login_per_address, network),
-        # only whoever knows the password gets so far: this one counts from everywhere
-        (context.codes_per_account, normalized),
-    )
-    # at once, so that a Redis that hangs is waited for only once
-    blocked = await asyncio.gather(*(limit.blocked_seconds(key) for limit, key in limits))
-    if seconds := max(blocked):
-        raise TooManyAttempts(seconds)
+    per_account = (context.login_per_account, f"{normalized}|{network}")
+    per_address = (context.login_per_address, network)
+    # only whoever knows the password gets so far: this one counts from everywhere
+    codes = (context.codes_per_account, normalized)
+    taken: list[tuple[AttemptLimit, str]] = []
+    loop = asyncio.get_running_loop()
+
+    async def take(*limits: tuple[AttemptLimit, str]) -> None:
+        # at once, so that a Redis that hangs is waited for only once
+        waits = await asyncio.gather(*(limit.take(key) for limit, key in limits))
+        taken.extend(one for one, seconds in zip(limits, waits, strict=True) if not seconds)
+        if seconds := max(waits):
+            raise TooManyAttempts(seconds)
+
+    def count_code() -> None:
+        asyncio.run_coroutine_threadsafe(take(codes), loop).result()
+
     try:
-        done = await context.database.run(work, *args, **kwargs)
-    except (InvalidCredentials, InvalidCode) as error:
-        await context.login_per_account.failed(account)
-        await context.login_per_address.failed(network)
-        if isinstance(error, InvalidCode):
-            await context.codes_per_account.failed(normalized)
+        await take(per_account, per_address)
+        done = await context.database.run(work, count_code)
+    except InvalidCode:
         raise
-    await context.login_per_account.succeeded(account)
+    except InvalidCredentials:
+        await _give_back([one for one in taken if one is codes])
+        raise
+    except Exception:  # a code that is missing, a database that is away: nothing was guessed
+        await _give_back(taken)
+        raise
+    await asyncio.gather(
+        context.login_per_account.forget(per_account[1]),
+        _give_back([one for one in taken if one is not per_account]),
+    )
     return done
+
+
+async def _give_back(taken: Sequence[tuple[AttemptLimit, str]]) -> None:
+    await asyncio.gather(*(limit.give_back(key) for limit, key in taken))
 
 
 def set_cookie(context: Context, response: HTTPResponse, token: str) -> None:

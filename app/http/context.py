@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from app.bus import connection
 from app.bus.events import Event
-from app.bus.limits import TRAFFIC, AttemptLimit, RateLimits
+from app.bus.limits import TRAFFIC, AttemptLimit, Pause, RateLimits
 from app.bus.nodes import Beat
 from app.bus.presence import Presence
 from app.bus.publisher import Publisher
@@ -105,6 +105,7 @@ def make(settings: Settings) -> Context:
     database = Database(settings)
     reads = Reads(database)
     redis = connection.connect(settings.redis_url)
+    pause = Pause()
 
     async def keep(batch: Sequence[Event]) -> None:
         rows = [(event.channel, event.message) for event in batch]
@@ -143,24 +144,28 @@ def make(settings: Settings) -> Context:
             "login-account",
             attempts=LOGIN_ATTEMPTS_PER_ACCOUNT_AND_ADDRESS,
             window_seconds=LOGIN_WINDOW_SECONDS,
+            pause=pause,
         ),
         login_per_address=AttemptLimit(
             redis,
             "login-address",
             attempts=LOGIN_ATTEMPTS_PER_ADDRESS,
             window_seconds=LOGIN_WINDOW_SECONDS,
+            pause=pause,
         ),
         codes_per_account=AttemptLimit(
             redis,
             "codes",
             attempts=CODE_ATTEMPTS_PER_ACCOUNT,
             window_seconds=CODE_WINDOW_SECONDS,
+            pause=pause,
         ),
         resets_per_address=AttemptLimit(
             redis,
             "password-resets",
             attempts=RESETS_PER_ADDRESS,
             window_seconds=RESET_WINDOW_SECONDS,
+            pause=pause,
         ),
         secret_box=SecretBox(settings.secret_key),
         origins=AllowedOrigins(database),

@@ -202,6 +202,25 @@ def test_codes_cannot_be_guessed(person: Person) -> None:
     assert_problem(person.log_in_again(code=app.now()), 429, "too_many_attempts")
 
 
+def test_many_codes_at_once_are_no_more_tries(person: Person) -> None:
+    app, _ = enrolled(person)
+    wrong = [f"{n:06}" for n in range(40) if f"{n:06}" != app.now()][:30]
+    with ThreadPoolExecutor(len(wrong)) as threads:
+        answers = list(threads.map(lambda code: person.log_in_again(code=code), wrong))
+    codes = [answer.status_code for answer in answers]
+    assert (codes.count(401), codes.count(429)) == (10, 20)
+
+
+def test_logins_that_succeed_use_nothing_up(person: Person) -> None:
+    app, codes = enrolled(person)
+    for _ in range(12):
+        # a code that is missing is no failure
+        assert_problem(person.log_in_again(), 401, "totp_required")
+    for code in (app.now(), *codes[:3]):
+        assert person.log_in_again(code=code).status_code in (200, 401)
+    assert person.log_in_again(code=codes[4]).status_code == 200
+
+
 def test_it_is_not_in_force_before_a_code_confirms_it(person: Person) -> None:
     assert_problem(person.post("/me/totp", {"password": "guessed-wrong"}), 422, "wrong_password")
     assert_problem(person.post("/me/totp/confirm", {"code": "123456"}), 409, "conflict")

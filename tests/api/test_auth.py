@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -65,6 +66,19 @@ def test_many_failures_block_the_account_from_this_address_only(
     assert 1 <= int(blocked.headers["Retry-After"]) <= 900
     assert agent.get("/me").status_code == 200
     assert Agent(deskline, deskline.second_email).user
+
+
+def test_many_wrong_passwords_at_once_are_no_more_tries(deskline: Deskline) -> None:
+    body = {"email": unique_email(), "password": "wrong-wrong"}
+
+    def guess(_: int) -> httpx.Response:
+        return httpx.post(f"{deskline.url}/api/v1/auth/login", json=body, timeout=20)
+
+    with ThreadPoolExecutor(50) as threads:
+        answers = list(threads.map(guess, range(50)))
+    codes = [answer.status_code for answer in answers]
+    # only a password that was looked at is answered with 401
+    assert (codes.count(401), codes.count(429)) == (10, 40)
 
 
 def test_logout_ends_the_session(deskline: Deskline) -> None:

@@ -132,21 +132,39 @@ async def test_attempts_are_limited_with_and_without_redis(
 ) -> None:
     client = redis if alive else dead_redis
     limit = AttemptLimit(client, "login", attempts=3, window_seconds=60)
-    for _ in range(2):
-        await limit.failed("a")
-    assert await limit.blocked_seconds("a") == 0
-    await limit.failed("a")
-    assert 0 < await limit.blocked_seconds("a") <= 60
-    assert await limit.blocked_seconds("b") == 0
-    await limit.succeeded("a")
-    assert await limit.blocked_seconds("a") == 0
+    assert [await limit.take("a") for _ in range(3)] == [0, 0, 0]
+    assert 0 < await limit.take("a") <= 60
+    assert await limit.take("b") == 0
+    await limit.give_back("a")
+    assert await limit.take("a") == 0
+    assert await limit.take("a") > 0
+    await limit.forget("a")
+    assert await limit.take("a") == 0
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_many_attempts_at_once_find_no_more_places(
+    redis: Redis, dead_redis: Redis, alive: bool
+) -> None:
+    client = redis if alive else dead_redis
+    limit = AttemptLimit(client, "login", attempts=10, window_seconds=60)
+    waits = await asyncio.gather(*(limit.take("a") for _ in range(50)))
+    assert waits.count(0) == 10
+
+
+async def test_nothing_is_given_back_twice(redis: Redis) -> None:
+    limit = AttemptLimit(redis, "login", attempts=1, window_seconds=60)
+    for _ in range(3):
+        await limit.give_back("a")
+    assert await limit.take("a") == 0
+    assert await limit.take("a") > 0
 
 
 async def test_limits_are_shared_by_the_nodes(redis: Redis) -> None:
     one, two = (AttemptLimit(redis, "login", attempts=2, window_seconds=60) for _ in range(2))
-    await one.failed("a")
-    await two.failed("a")
-    assert await one.blocked_seconds("a") > 0
+    assert await one.take("a") == 0
+    assert await two.take("a") == 0
+    assert await one.take("a") > 0
     assert not [key for key in await redis.keys() if b"a@" in key]
 
 

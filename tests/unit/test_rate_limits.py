@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from app import embedded
 from app.bus import connection, limits
-from app.bus.limits import AttemptLimit, RateLimits
+from app.bus.limits import AttemptLimit, Pause, RateLimits
 from app.http import server
 from app.http.proxies import client_network
 
@@ -183,12 +183,17 @@ async def test_the_memory_is_bounded(make: Make, monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_login_waits_for_a_silent_redis_once_and_briefly(silent_redis: Redis) -> None:
-    limit = AttemptLimit(silent_redis, "login", attempts=3, window_seconds=60)
+    pause = Pause()
+    limit, other = (
+        AttemptLimit(silent_redis, name, attempts=3, window_seconds=60, pause=pause)
+        for name in ("login", "codes")
+    )
     started = time.monotonic()
     for _ in range(3):
-        assert await limit.blocked_seconds("a") == 0
-        await limit.failed("a")
-    assert await limit.blocked_seconds("a") > 0
+        assert await limit.take("a") == 0
+    assert await limit.take("a") > 0
+    assert await other.take("a") == 0
+    await other.give_back("a")
     assert time.monotonic() - started < 0.4
 
 
