@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from app import config
+
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOKS = [ROOT / "site.yml", *sorted((ROOT / "playbooks").glob("*.yml"))]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
@@ -20,6 +22,12 @@ TASK_FILES = sorted((ROOT / "roles").glob("*/tasks/*.yml")) + sorted(
 GROUPS = {"lb", "app", "realtime", "redis", "db", "db_primary", "db_replica"}
 SERVICE_GROUPS = ("app", "realtime")  # a rolling group: one node at a time
 VERBS_WITH_A_PAGE = {"database", "deploy", "migrate", "replica_bootstrap"}
+# settings that no role gives to a machine, and why
+NOT_RENDERED = {
+    "DESKLINE_WS_PUBLIC_URL": "Nginx takes WebSockets at the address of the pages, the default",
+    "DESKLINE_WEB_ROOT": "Nginx serves the web files",
+    "DESKLINE_DATA_DIR": "only the embedded mode has one",
+}
 FREE_FORM = {"ansible.builtin.command", "ansible.builtin.shell"}
 NOT_MODULES = {
     *("name", "when", "vars", "register", "loop", "loop_control", "changed_when", "failed_when"),
@@ -193,6 +201,23 @@ def test_every_role_explains_and_types_its_variables(role: Path) -> None:
     for name in load(defaults) or {} if defaults.exists() else {}:
         assert name.startswith((f"{role.name}_", f"__{role.name}_")), name
         assert name.startswith("__") or name in typed, f"{name} has no argument spec"
+
+
+def test_every_setting_reaches_the_machines() -> None:
+    files = [
+        path
+        for folder in (ROOT / "roles", ROOT / "templates")
+        for path in folder.rglob("*")
+        if path.suffix in {".yml", ".j2"} and path.parent.name in {"vars", "templates"}
+    ]
+    rendered = {
+        name
+        for path in files
+        for name in re.findall(r"^\s*(DESKLINE_[A-Z_]+)\s*[:=]", path.read_text(), re.MULTILINE)
+    }
+    names = {setting.name for setting in config.SETTINGS}
+    assert names - rendered == set(NOT_RENDERED)
+    assert not rendered - names
 
 
 @pytest.mark.parametrize("inventory", INVENTORIES, ids=lambda path: path.name)
