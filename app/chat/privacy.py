@@ -21,6 +21,7 @@ from sqlalchemy import Connection, case, delete, func, insert, or_, select, upda
 
 from app import clock
 from app.chat import audit, messages, permissions, search
+from app.chat.accounts import normalized_email
 from app.chat.channels import (
     conversation_channel,
     inbox_channel,
@@ -529,7 +530,8 @@ def _finish(
     channels = [visitor_channel(one) for one in whose.ids]
     connection.execute(delete(outbox).where(outbox.c.channel.in_(channels)))
     if whose.email is not None:
-        connection.execute(delete(mails).where(mails.c.to_address == whose.email))
+        written = (whose.email, normalized_email(whose.email))
+        connection.execute(delete(mails).where(mails.c.to_address.in_(written)))
     _forget_details(connection, "visitor", whose.ids)
     connection.execute(delete(_pages).where(_pages.c.visitor_id.in_(whose.ids)))
     # those that were merged first, then the one they turned out to be

@@ -20,10 +20,10 @@ from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 import orjson
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from app import clock
-from app.chat import audit, mail, messages, permissions
+from app.chat import accounts, audit, mail, messages, permissions
 from app.chat.errors import NotFound, Refused
 from app.chat.permissions import Actor, Agent, VisitorIdentity
 from app.db import schema
@@ -338,13 +338,16 @@ def send(
     address = to or head.visitor_email
     if address is None:
         raise Refused("invalid_request", "Give the address to send it to.", field="email")
+    # in one form, so that the mails to an address can be counted however it is written
+    address = accounts.normalized_email(address)
     text, page = _newest(database, head, form)
     with database.write() as connection:
         # two requests at once are counted one after the other
         connection.execute(
             select(_c.c.id).where(_c.c.id == conversation_id).with_for_update()
         ).one_or_none()
-        _check_rate(connection, conversation_id)
+        _check_rate(connection, _mails.c.conversation_id == conversation_id, "of this conversation")
+        _check_rate(connection, _mails.c.to_address == address, "to this address")
         mail.queue(
             connection,
             MAIL_KIND,
@@ -365,21 +368,19 @@ def send(
             )
 
 
-def _check_rate(connection: Connection, conversation_id: int) -> None:
-    """Mail costs whoever gets it, and anybody may be named: few go out for a conversation."""
+def _check_rate(connection: Connection, which: ColumnElement[bool], said: str) -> None:
+    """Mail costs whoever gets it, and anybody may be named: few of a kind go out in an hour."""
     hour = timedelta(hours=1)
     sent = connection.execute(
         select(func.count(), func.min(_mails.c.created_at)).where(
-            _mails.c.conversation_id == conversation_id,
-            _mails.c.kind == MAIL_KIND,
-            _mails.c.created_at > clock.now() - hour,
+            which, _mails.c.kind == MAIL_KIND, _mails.c.created_at > clock.now() - hour
         )
     ).one()
     if sent[0] >= MAILS_AN_HOUR:
         seconds = max(int((sent[1] + hour - clock.now()).total_seconds()), 1)
         raise Refused(
             "rate_limited",
-            f"{MAILS_AN_HOUR} mails of this conversation were sent within an hour; "
+            f"{MAILS_AN_HOUR} transcripts {said} were sent within an hour; "
             f"try again in {seconds} seconds.",
             retry_seconds=seconds,
         )

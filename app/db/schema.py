@@ -599,6 +599,7 @@ mails = Table(
     # of which conversation it tells, if of one
     Column("conversation_id", big_id()),
     Index("ix_mails_conversation_id", "conversation_id"),
+    Index("ix_mails_to_address_created_at", "to_address", "created_at"),
     Index("ix_mails_status_next_attempt_at", "status", "next_attempt_at"),
     **_MYSQL,
 )

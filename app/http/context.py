@@ -39,6 +39,9 @@ CODE_WINDOW_SECONDS = 60 * 60
 CODE_ATTEMPTS_PER_ACCOUNT = 20
 RESET_WINDOW_SECONDS = 60 * 60
 RESETS_PER_ADDRESS = 30
+# transcripts that visitors of one address have sent by mail
+TRANSCRIPT_WINDOW_SECONDS = 60 * 60
+TRANSCRIPTS_PER_ADDRESS = 20
 
 
 @dataclass(slots=True)
@@ -66,6 +69,7 @@ class Context:
     login_per_address: AttemptLimit
     codes_per_account: AttemptLimit
     resets_per_address: AttemptLimit
+    transcripts_per_address: AttemptLimit
     secret_box: SecretBox
     origins: AllowedOrigins
     draining: bool = False
@@ -165,6 +169,13 @@ def make(settings: Settings) -> Context:
             "password-resets",
             attempts=RESETS_PER_ADDRESS,
             window_seconds=RESET_WINDOW_SECONDS,
+            pause=pause,
+        ),
+        transcripts_per_address=AttemptLimit(
+            redis,
+            "transcripts",
+            attempts=TRANSCRIPTS_PER_ADDRESS,
+            window_seconds=TRANSCRIPT_WINDOW_SECONDS,
             pause=pause,
         ),
         secret_box=SecretBox(settings.secret_key),

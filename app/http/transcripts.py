@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from sanic.response import HTTPResponse, empty
 
 from app.chat import transcripts
+from app.chat.errors import Refused
 from app.chat.transcripts import Form
 from app.http import models_transcripts as models
 from app.http.endpoint import Call, Endpoints
@@ -90,8 +91,9 @@ async def mail_transcript(call: Call) -> HTTPResponse:
     limit="exports",
 )
 async def mail_own_transcript(call: Call) -> HTTPResponse:
-    """To the visitor's own address, or to a given one. At most five mails an hour."""
-    return await _mail(call)
+    """To the visitor's own address, or to a given one. In an hour at most five mails of a
+    conversation, five to an address, and twenty from a client's network."""
+    return await _mail_to_anybody(call)
 
 
 async def _stream(call: Call, *, notes: bool) -> None:
@@ -135,6 +137,23 @@ def _chunk(found: Iterator[bytes]) -> bytes:
         if len(made) >= _CHUNK_BYTES:
             break
     return bytes(made)
+
+
+async def _mail_to_anybody(call: Call) -> HTTPResponse:
+    """A visitor need not be known, and may be anew at every request: its address counts."""
+    limit, network = call.context.transcripts_per_address, call.request.ctx.client_network
+    if seconds := await limit.take(network):
+        raise Refused(
+            "rate_limited",
+            "Too many transcripts were sent from this network within an hour; "
+            f"try again in {seconds} seconds.",
+            retry_seconds=seconds,
+        )
+    try:
+        return await _mail(call)
+    except Exception:  # nothing was sent
+        await limit.give_back(network)
+        raise
 
 
 async def _mail(call: Call) -> HTTPResponse:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -284,6 +285,46 @@ def test_a_visitor_sends_it_to_an_address_a_few_times(posting: Deskline, mailbox
     assert_problem(bad, 422, "invalid_request")
     for client in (visitor, stranger):
         client.http.close()
+
+
+def test_no_address_gets_many_whoever_asks(posting: Deskline) -> None:
+    address, visitors = an_address(), [Visitor(posting) for _ in range(6)]
+    paths = [f"/conversations/{one.conversation()}/transcript/mail" for one in visitors]
+    for visitor, path, written in zip(
+        visitors[:5], paths, (address, address.upper(), address, address, address), strict=False
+    ):
+        assert visitor.post(path, {"email": written}).status_code == 202
+    refused = visitors[5].post(paths[5], {"email": address})
+    problem = assert_problem(refused, 429, "rate_limited")
+    assert "to this address" in problem["detail"]
+    assert int(refused.headers["Retry-After"]) > 60
+    assert visitors[5].post(paths[5], {"email": an_address()}).status_code == 202
+    for visitor in visitors:
+        visitor.http.close()
+
+
+def test_visitors_of_one_network_send_few(tmp_path: Path) -> None:
+    with embedded_deskline(
+        tmp_path, SMTP_URL="smtp://127.0.0.1:9?starttls=none", MAIL_FROM="help@shop.example"
+    ) as running:
+        answers = []
+        for number in range(21):
+            visitor = Visitor(running)
+            path = f"/conversations/{visitor.conversation()}/transcript/mail"
+            if number < 20:
+                # what is refused is not counted
+                assert_problem(visitor.post(path, {}), 422, "invalid_request")
+            answers.append(visitor.post(path, {"email": an_address()}))
+            visitor.http.close()
+        admin = Agent(running, running.email)
+        answer = admin.post(path, {"email": an_address()})
+        admin.http.close()
+    assert [one.status_code for one in answers[:20]] == [202] * 20
+    problem = assert_problem(answers[20], 429, "rate_limited")
+    assert "network" in problem["detail"]
+    assert int(answers[20].headers["Retry-After"]) > 60
+    # staff are known, and what they send is noted
+    assert answer.status_code == 202
 
 
 def test_without_mail_it_says_so(agent: Agent, visitor: Visitor, deskline: Deskline) -> None:

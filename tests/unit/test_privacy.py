@@ -147,7 +147,7 @@ def fill_person(database: Database) -> None:
             connection.execute(
                 insert(schema.outbox).values(channel=channel, message=MARKER, created_at=now)
             )
-        for to, of in ((mail, None), ("boss@example.com", 1)):
+        for to, of in ((mail, None), (mail.lower(), None), ("boss@example.com", 1)):
             connection.execute(
                 insert(schema.mails).values(
                     kind="transcript",

@@ -2134,7 +2134,8 @@ export interface paths {
         put?: never;
         /**
          * Send the own conversation by mail
-         * @description To the visitor's own address, or to a given one. At most five mails an hour.
+         * @description To the visitor's own address, or to a given one. In an hour at most five mails of a
+         *         conversation, five to an address, and twenty from a client's network.
          */
         post: operations["mail_own_transcript"];
         delete?: never;
