@@ -85,6 +85,28 @@ def test_a_reader_never_goes_back_although_the_replica_is_five_seconds_late(
     assert (seqs(again.json()), again.headers["X-Deskline-Read"]) == ([1, 2, 3, 4], "replica")
 
 
+def test_who_knows_of_an_edit_never_sees_the_text_before_it(
+    web: Web, mysql: Servers, agent: Agent, visitor: Visitor
+) -> None:
+    conversation = visitor.conversation("regret this")
+    mysql.catch_up()
+    path = f"/conversations/{conversation}/messages"
+    with delayed_replica(mysql, 5):
+        visitor.http.delete(f"/api/v1/widget{path}/1").raise_for_status()
+        for query in ({}, {"before_seq": 2}, {"after_seq": 0}):
+            page = visitor.get(path, known_seq=1, after_edit=1, **query)
+            assert page.headers["X-Deskline-Read"] == "primary"
+            assert [item["body"] for item in page.json()["items"]] == [""]
+        # who asks for the edits gets the page as they left it, wherever it was read
+        page = visitor.get(path, after_seq=0, known_seq=1, after_edit=0)
+        assert page.headers["X-Deskline-Read"] == "replica"
+        assert [item["body"] for item in page.json()["items"]] == [""]
+        assert (page.json()["edits"], page.json()["last_edit"]) == ([], 1)
+    page = agent.get(path, known_seq=1, after_edit=1)
+    assert page.headers["X-Deskline-Read"] == "replica"
+    assert [item["body"] for item in page.json()["items"]] == [""]
+
+
 def test_a_stopped_replica_is_left_alone_and_told_in_a_metric(
     web: Web, mysql: Servers, agent: Agent, visitor: Visitor
 ) -> None:
