@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select, tuple_
 
 from app import clock
 from app.chat import audit, installation
@@ -26,6 +26,8 @@ SETTING: Final = "retention"
 DAYS_MAX: Final = 3650
 AUDIT_DAYS_MIN: Final = 30
 DELIVERY_DAYS_MAX: Final = 365
+# their bytes go with them, some megabytes each
+FILES_AT_ONCE: Final = 20
 
 _i, _c, _v, _a = schema.inboxes, schema.conversations, schema.visitors, schema.attachments
 _d, _log = schema.webhook_deliveries, schema.audit_log
@@ -205,26 +207,37 @@ def old_conversations(
     return going, Old(rows[-1].resolved_at, rows[-1].id) if rows else None
 
 
-def remove_conversations(connection: Connection, ids: Sequence[int]) -> Counter[str]:
-    """Remove those of the conversations that are still resolved; gives what went, by table."""
+def remove_conversation(
+    connection: Connection, conversation_id: int, limit: int
+) -> tuple[Counter[str], bool]:
+    """Remove up to ``limit`` rows of a conversation that is still resolved, itself at the end.
+
+    Gives what went, by table, and whether some is left for another transaction.
+    """
     removed: Counter[str] = Counter()
-    going = (
-        connection.execute(
-            select(_c.c.id)
-            .where(_c.c.id.in_(sorted(ids)), _c.c.status == "resolved")
-            .order_by(_c.c.id)
-            .with_for_update()
-        )
-        .scalars()
-        .all()
-    )
-    if not going:
-        return removed
+    # the writer takes the same lock: nothing is added or reopened meanwhile
+    status = connection.execute(
+        select(_c.c.status).where(_c.c.id == conversation_id).with_for_update()
+    ).scalar()
+    if status != "resolved":
+        return removed, False
+    left = limit
+    # from the first table each time, for a job may have added rows since the last transaction
     for table in _OF_A_CONVERSATION:
-        gone = connection.execute(delete(table).where(table.c.conversation_id.in_(going)))
-        removed[table.name] = gone.rowcount
-    removed["conversations"] = connection.execute(delete(_c).where(_c.c.id.in_(going))).rowcount
-    return removed
+        part = min(left, FILES_AT_ONCE) if table is _a else left
+        columns = list(table.primary_key.columns)
+        keys = connection.execute(
+            select(*columns).where(table.c.conversation_id == conversation_id).limit(part)
+        ).all()
+        if keys:
+            these = tuple_(*columns).in_([tuple(key) for key in keys])
+            removed[table.name] = connection.execute(delete(table).where(these)).rowcount
+            left -= len(keys)
+        if len(keys) == part:
+            return removed, True
+    gone = connection.execute(delete(_c).where(_c.c.id == conversation_id))
+    removed["conversations"] = gone.rowcount
+    return removed, False
 
 
 def remove_visitors(

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.exc import OperationalError
 
 from app import clock
 from app.chat import installation, retention
 from app.chat.permissions import SYSTEM
 from app.db import schema
-from app.db.engines import Database
+from app.db.engines import Database, Unavailable
 from app.worker import retention as job
 from app.worker.jobs import LostLock
 from tests.unit.test_privacy import fill_person
@@ -168,7 +169,9 @@ async def test_one_that_is_reopened_meanwhile_stays(full: Database) -> None:
     resolve(full, 1, 31)
     with full.write() as connection:
         connection.execute(update(_c).where(_c.c.id == 1).values(status="open"))
-        assert retention.remove_conversations(connection, [1]).total() == 0
+        removed, left = retention.remove_conversation(connection, 1, 1000)
+    assert (removed.total(), left) == (0, False)
+    assert ids(full, _c) == [1, 2, 3]
 
 
 async def test_visitors_who_came_again_or_are_blocked_stay(full: Database) -> None:
@@ -228,42 +231,121 @@ async def test_a_run_that_lost_its_lock_removes_nothing(full: Database) -> None:
     assert ids(full, _c) == [1, 2, 3]
 
 
-async def test_many_go_in_small_transactions(
-    full: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job, "LOOKED_AT", 7)
-    sizes: list[int] = []
-    remove: Callable[..., Any] = retention.remove_conversations
-
-    def counted(connection: Connection, going: list[int]) -> Any:
-        sizes.append(len(going))
-        return remove(connection, going)
-
-    monkeypatch.setattr(retention, "remove_conversations", counted)
+def add_old(connection: Connection, count: int) -> None:
     then = clock.now() - timedelta(days=100)
+    row = {
+        "inbox_id": 1,
+        "visitor_id": 3,
+        "status": "resolved",
+        "last_seq_public": 0,
+        "last_seq_staff": 0,
+        "version": 0,
+        "created_at": then,
+        "updated_at": then,
+        "resolved_at": then,
+    }
+    connection.execute(insert(_c), [row] * count)
+
+
+async def test_many_go_page_by_page(full: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "LOOKED_AT", 7)
     with full.write() as connection:
-        connection.execute(
-            insert(_c),
-            [
-                {
-                    "inbox_id": 1,
-                    "visitor_id": 3,
-                    "status": "resolved",
-                    "last_seq_public": 0,
-                    "last_seq_staff": 0,
-                    "version": 0,
-                    "created_at": then,
-                    "updated_at": then,
-                    "resolved_at": then,
-                }
-                for _ in range(50)
-            ],
-        )
+        add_old(connection, 50)
     set_rules(full, default_days=30)
     await run(full)
     assert ids(full, _c) == [1, 2, 3]
-    assert sum(sizes) == 50
-    assert max(sizes) <= 7
+
+
+async def test_a_long_conversation_goes_in_small_transactions(
+    full: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve(full, 1, 31)
+    with full.write() as connection:
+        connection.execute(
+            insert(schema.messages),
+            [
+                {
+                    "conversation_id": 1,
+                    "stream": 0,
+                    "seq": seq,
+                    "client_id": str(seq),
+                    "sender_type": "visitor",
+                    "sender_id": 1,
+                    "kind": "text",
+                    "body": "x",
+                    "created_at": clock.now(),
+                }
+                for seq in range(10, 2500)
+            ],
+        )
+    set_rules(full, default_days=30)
+    sizes: list[int] = []
+    remove: Callable[..., Any] = retention.remove_conversation
+
+    def counted(*args: Any) -> Any:
+        removed, left = remove(*args)
+        sizes.append(removed.total() - removed["conversations"])
+        return removed, left
+
+    monkeypatch.setattr(retention, "remove_conversation", counted)
+    await run(full)
+    assert ids(full, _c) == [2, 3]
+    assert set(of_conversation(full, 1).values()) == {0}
+    assert sum(sizes) > 2490
+    assert max(sizes) <= 1000
+
+
+async def test_one_that_is_reopened_between_two_transactions_is_left(full: Database) -> None:
+    resolve(full, 1, 31)
+    with full.write() as connection:
+        assert retention.remove_conversation(connection, 1, 2)[1] is True
+    with full.write() as connection:
+        connection.execute(update(_c).where(_c.c.id == 1).values(status="open"))
+    rest = of_conversation(full, 1)
+    with full.write() as connection:
+        assert retention.remove_conversation(connection, 1, 1000)[1] is False
+    assert of_conversation(full, 1) == rest
+
+
+async def test_one_that_cannot_be_removed_does_not_keep_the_rest(
+    full: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        resolve(full, number, 40 - number)
+    set_rules(full, default_days=30, webhook_delivery_days=1)
+    with full.write() as connection:
+        old = clock.now() - timedelta(days=2)
+        connection.execute(update(schema.webhook_deliveries).values(created_at=old))
+    remove: Callable[..., Any] = retention.remove_conversation
+
+    def failing(connection: Connection, conversation_id: int, limit: int) -> Any:
+        if conversation_id == 1:
+            raise OperationalError("DELETE", None, TimeoutError("timed out"))
+        return remove(connection, conversation_id, limit)
+
+    monkeypatch.setattr(retention, "remove_conversation", failing)
+    with pytest.raises((OperationalError, Unavailable)):
+        await run(full)
+    assert ids(full, _c) == [1, 3]
+    assert ids(full, schema.webhook_deliveries) == []
+
+
+async def test_a_database_that_always_fails_is_not_asked_for_ever(
+    full: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with full.write() as connection:
+        add_old(connection, 50)
+    set_rules(full, default_days=30)
+    asked: list[int] = []
+
+    def failing(_connection: Connection, conversation_id: int, _limit: int) -> Any:
+        asked.append(conversation_id)
+        raise OperationalError("DELETE", None, TimeoutError("timed out"))
+
+    monkeypatch.setattr(retention, "remove_conversation", failing)
+    with pytest.raises((OperationalError, Unavailable)):
+        await run(full)
+    assert len(set(asked)) == job.FAILURES_MAX
 
 
 def test_the_numbers_are_stored(database: Database) -> None:
