@@ -2,7 +2,8 @@
 
 Resolved conversations go with everything that hangs on them, a number of days after they were
 resolved: the inbox's own number, or that of the installation; none: they are kept. Visitors go
-when nothing of theirs is left and they were not seen for as long. The log of webhook deliveries
+when nothing of theirs is left and they were not seen for as long, or for the number of days of
+visitors without conversations. The log of webhook deliveries
 and the audit log have numbers of their own.
 """
 
@@ -20,6 +21,7 @@ from app import clock
 from app.chat import audit, installation
 from app.chat.permissions import Actor
 from app.chat.privacy import ERASED_NAME
+from app.chat.visitors import RESUME_SECONDS
 from app.db import schema
 
 SETTING: Final = "retention"
@@ -28,6 +30,7 @@ AUDIT_DAYS_MIN: Final = 30
 DELIVERY_DAYS_MAX: Final = 365
 # their bytes go with them, some megabytes each
 FILES_AT_ONCE: Final = 20
+_LONG_AGO: Final = datetime(1970, 1, 1)
 
 _i, _c, _v, _a = schema.inboxes, schema.conversations, schema.visitors, schema.attachments
 _d, _log = schema.webhook_deliveries, schema.audit_log
@@ -44,16 +47,20 @@ class Rules:
     default_days: int | None = None
     webhook_delivery_days: int = 30
     audit_days: int | None = None
+    # of visitors without a conversation; by default until their token opens no session any more
+    idle_visitor_days: int | None = RESUME_SECONDS // (24 * 3600)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An inbox, and how many days its resolved conversations are kept; None: for ever."""
+    """An inbox, and how many days its resolved conversations and its visitors without
+    conversations are kept; None: for ever."""
 
     id: int
     name: str
     own_days: int | None
     days: int | None
+    visitor_days: int | None
 
 
 def rules(connection: Connection) -> Rules:
@@ -66,15 +73,15 @@ def inboxes(connection: Connection, in_force: Rules) -> list[Kept]:
     rows = connection.execute(
         select(_i.c.id, _i.c.name, _i.c.retention_days).order_by(_i.c.name, _i.c.id)
     )
-    return [
-        Kept(
-            row.id,
-            row.name,
-            row.retention_days,
-            row.retention_days if row.retention_days is not None else in_force.default_days,
+    found = []
+    for row in rows:
+        days = row.retention_days if row.retention_days is not None else in_force.default_days
+        # a conversation's number counts for its visitor too: whichever is over first
+        visitor_days = min(
+            (each for each in (days, in_force.idle_visitor_days) if each is not None), default=None
         )
-        for row in rows
-    ]
+        found.append(Kept(row.id, row.name, row.retention_days, days, visitor_days))
+    return found
 
 
 def wire(in_force: Rules, kept: Sequence[Kept]) -> dict[str, Any]:
@@ -118,8 +125,10 @@ def preview(connection: Connection, proposed: Rules) -> dict[str, Any]:
     items = []
     for one in inboxes(connection, proposed):
         counts = {"conversations": 0, "messages": 0, "attachments": 0, "visitors": 0}
-        if one.days is not None:
-            counts = _count(connection, one.id, now - timedelta(days=one.days))
+        if one.visitor_days is not None:
+            # without a number of days no conversation is old
+            before = now - timedelta(days=one.days) if one.days is not None else _LONG_AGO
+            counts = _count(connection, one.id, before, now - timedelta(days=one.visitor_days))
         items.append({"inbox": {"id": one.id, "name": one.name}, "days": one.days, **counts})
     deliveries = now - timedelta(days=proposed.webhook_delivery_days)
     entries = 0
@@ -137,7 +146,9 @@ def _number(connection: Connection, table: Any, condition: ColumnElement[bool]) 
     return int(connection.execute(query).scalar_one())
 
 
-def _count(connection: Connection, inbox_id: int, before: datetime) -> dict[str, int]:
+def _count(
+    connection: Connection, inbox_id: int, before: datetime, visitors_before: datetime
+) -> dict[str, int]:
     going = and_(_c.c.inbox_id == inbox_id, _c.c.status == "resolved", _c.c.resolved_at < before)
     conversations, messages = connection.execute(
         select(
@@ -153,7 +164,9 @@ def _count(connection: Connection, inbox_id: int, before: datetime) -> dict[str,
     visitors = connection.execute(
         select(func.count())
         .select_from(_v)
-        .where(_v.c.inbox_id == inbox_id, _v.c.last_seen_at < before, _unblocked(), ~staying)
+        .where(
+            _v.c.inbox_id == inbox_id, _v.c.last_seen_at < visitors_before, _unblocked(), ~staying
+        )
     ).scalar_one()
     return {
         "conversations": int(conversations),
@@ -175,7 +188,7 @@ def _unblocked() -> ColumnElement[bool]:
 class Old:
     """A place in a walk from the oldest: the moment and the id of the last row seen."""
 
-    at: datetime = datetime(1970, 1, 1)
+    at: datetime = _LONG_AGO
     id: int = 0
 
 
@@ -246,7 +259,11 @@ def remove_visitors(
     """Remove those of the next ``limit`` visitors that nothing is left of; gives how many went,
     and how far this looked."""
     now = clock.now()
-    before = {one.id: now - timedelta(days=one.days) for one in kept if one.days is not None}
+    before = {
+        one.id: now - timedelta(days=one.visitor_days)
+        for one in kept
+        if one.visitor_days is not None
+    }
     if not before:
         return 0, None
     conditions = [

@@ -33,6 +33,18 @@ AuditDays = Annotated[
         examples=[730],
     ),
 ]
+IdleVisitorDays = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=DAYS_MAX,
+        description=(
+            "days after which a visitor goes who was not seen and has no conversation; null: only "
+            "the days of conversations count"
+        ),
+        examples=[400],
+    ),
+]
 
 
 class RetentionChange(Request):
@@ -41,6 +53,7 @@ class RetentionChange(Request):
     default_days: DefaultDays = unset()
     webhook_delivery_days: DeliveryDays = unset()
     audit_days: AuditDays = unset()
+    idle_visitor_days: IdleVisitorDays = unset()
 
 
 class InboxRetention(Response):
@@ -53,6 +66,7 @@ class Retention(Response):
     default_days: int | None
     webhook_delivery_days: int
     audit_days: int | None
+    idle_visitor_days: int | None
     inboxes: list[InboxRetention]
 
 

@@ -15,7 +15,7 @@ def put_back(agent: Agent) -> Iterator[None]:
     """The numbers as they were."""
     before = agent.get("/retention").json()
     yield
-    names = ("default_days", "webhook_delivery_days", "audit_days")
+    names = ("default_days", "webhook_delivery_days", "audit_days", "idle_visitor_days")
     agent.put("/retention", {name: before[name] for name in names})
 
 
@@ -32,6 +32,14 @@ def test_numbers_are_set_and_told_for_each_inbox(agent: Agent) -> None:
     assert agent.get("/retention").json()["default_days"] == 3650
     newest = agent.get("/audit", action="retention.updated", limit=1).json()["items"][0]
     assert newest["details"] == {"changed": {"audit_days": None}}
+
+
+def test_visitors_without_a_conversation_have_a_number(agent: Agent) -> None:
+    assert agent.get("/retention").json()["idle_visitor_days"] == 400
+    assert agent.put("/retention", {"idle_visitor_days": 3650}).status_code == 200
+    assert agent.get("/retention").json()["idle_visitor_days"] == 3650
+    assert agent.post("/retention/dry-run", {"idle_visitor_days": None}).status_code == 200
+    assert agent.put("/retention", {"idle_visitor_days": None}).json()["idle_visitor_days"] is None
 
 
 def test_a_dry_run_counts_and_removes_nothing(agent: Agent, visitor: Visitor) -> None:
@@ -56,6 +64,8 @@ def test_a_dry_run_counts_and_removes_nothing(agent: Agent, visitor: Visitor) ->
         {"webhook_delivery_days": None},
         {"webhook_delivery_days": 366},
         {"audit_days": 29},
+        {"idle_visitor_days": 0},
+        {"idle_visitor_days": 3651},
     ],
 )
 def test_bad_numbers(agent: Agent, body: dict[str, Any]) -> None:

@@ -186,6 +186,53 @@ async def test_visitors_who_came_again_or_are_blocked_stay(full: Database) -> No
     assert ids(full, _v) == [1, 2, 3]
 
 
+def add_visitor(database: Database, days_ago: float, **values: Any) -> int:
+    """One without a conversation, and another one behind it: the highest id stays on SQLite."""
+    then = clock.now() - timedelta(days=days_ago)
+    row = {"inbox_id": 1, "name": "Idle", "first_seen_at": then, "last_seen_at": then, **values}
+    with database.write() as connection:
+        key = connection.execute(insert(_v).values(**row)).inserted_primary_key
+        now = clock.now()
+        connection.execute(insert(_v).values(**{**row, "last_seen_at": now}))
+    assert key is not None
+    return int(key[0])
+
+
+async def test_visitors_without_a_conversation_go_with_the_rules_as_they_are(
+    full: Database,
+) -> None:
+    old, younger = add_visitor(full, 401), add_visitor(full, 399)
+    blocked = add_visitor(full, 401, blocked_at=clock.now())
+    resolve(full, 1, 1000)  # its conversation is kept, and so is the visitor
+    with full.read() as connection:
+        told = retention.preview(connection, retention.rules(connection))
+    assert [(one["conversations"], one["messages"], one["visitors"]) for one in told["items"]] == [
+        (0, 0, 1)
+    ]
+    await run(full)
+    left = ids(full, _v)
+    assert old not in left
+    assert {1, younger, blocked} <= set(left)
+    assert ids(full, _c) == [1, 2, 3]
+
+
+async def test_the_days_of_idle_visitors_can_be_set(full: Database) -> None:
+    old, younger = add_visitor(full, 401), add_visitor(full, 31)
+    set_rules(full, idle_visitor_days=None)
+    await run(full)
+    assert {old, younger} <= set(ids(full, _v))
+    set_rules(full, idle_visitor_days=30)
+    await run(full)
+    assert not {old, younger} & set(ids(full, _v))
+
+
+async def test_the_days_of_conversations_do_not_keep_idle_visitors(full: Database) -> None:
+    idle = add_visitor(full, 41)
+    set_rules(full, default_days=1000, idle_visitor_days=40)
+    await run(full)
+    assert idle not in ids(full, _v)
+
+
 async def test_logs_have_numbers_of_their_own(full: Database) -> None:
     old = clock.now() - timedelta(days=40)
     with full.write() as connection:
@@ -352,5 +399,5 @@ def test_the_numbers_are_stored(database: Database) -> None:
     set_rules(database, default_days=7)
     set_rules(database, audit_days=90)
     with database.read() as connection:
-        assert retention.rules(connection) == retention.Rules(7, 30, 90)
+        assert retention.rules(connection) == retention.Rules(7, 30, 90, 400)
         assert installation.read(connection, retention.SETTING)["default_days"] == 7

@@ -4294,6 +4294,8 @@ export interface components {
             audit_days: number | null;
             /** Default Days */
             default_days: number | null;
+            /** Idle Visitor Days */
+            idle_visitor_days: number | null;
             /** Inboxes */
             inboxes: components["schemas"]["InboxRetention"][];
             /** Webhook Delivery Days */
@@ -4314,6 +4316,11 @@ export interface components {
              * @description days after which a resolved conversation goes, of inboxes without a number of their own; null: never
              */
             default_days?: number | null;
+            /**
+             * Idle Visitor Days
+             * @description days after which a visitor goes who was not seen and has no conversation; null: only the days of conversations count
+             */
+            idle_visitor_days?: number | null;
             /**
              * Webhook Delivery Days
              * @description days of the log of webhooks
