@@ -270,8 +270,21 @@ class Server:
             self.process = None
 
     def pause(self) -> None:
-        """Stop the process as it is: connections stay open, nothing answers."""
+        """Stop the process as it is: connections stay open, nothing answers.
+
+        Returns when every thread of it has stopped: the signal alone only asks for it.
+        """
         os.kill(self.pid, signal.SIGSTOP)
+        give_up_at = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < give_up_at:
+            states = {
+                status.read_text().rpartition(")")[2].split()[0]
+                for status in Path(f"/proc/{self.pid}/task").glob("*/stat")
+            }
+            if states == {"T"}:
+                return
+            time.sleep(0.01)
+        raise MysqlFailed(f"mysqld did not stop within {STOP_SECONDS:.0f} seconds")
 
     def resume(self) -> None:
         """Let a paused process go on."""

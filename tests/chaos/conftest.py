@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import httpx
 import pytest
@@ -17,8 +18,15 @@ __all__ = ["base_url", "bridge", "inventory", "machine", "primary", "replica"]
 AGENTS = int(os.environ.get("DESKLINE_CHAOS_AGENTS", "10"))
 
 
+@dataclass(frozen=True)
+class Accounts:
+    """What the ledger reads; not shown when a test fails."""
+
+    text: str = field(repr=False)
+
+
 @pytest.fixture
-def accounts(base_url: str) -> Iterator[str]:
+def accounts(base_url: str) -> Iterator[Accounts]:
     """Accounts for the ledger, in its form; deactivated afterwards.
 
     One for each agent, as in a real team: requests are limited per account, and thirty people
@@ -44,7 +52,7 @@ def accounts(base_url: str) -> Iterator[str]:
                 assert answer.status_code == 201, answer.text
                 made.append(answer.json()["id"])
                 lines.append(f"{account['email']} {account['password']}")
-            yield "\n".join(lines)
+            yield Accounts("\n".join(lines))
         finally:
             for user_id in made:
                 http.patch(f"/api/v1/users/{user_id}", json={"active": False})

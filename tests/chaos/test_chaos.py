@@ -22,7 +22,7 @@ from bench.faults import Marks
 from bench.ledger.book import Message
 from bench.ledger.truth import STREAMS, compare_acknowledged
 from tests.chaos import cluster_faults
-from tests.chaos.conftest import AGENTS
+from tests.chaos.conftest import AGENTS, Accounts
 from tests.cluster.conftest import Inventory, Mysql
 from tests.conftest import ROOT
 
@@ -59,7 +59,7 @@ def test_nothing_is_lost_whatever_breaks(
     *,
     primary: Mysql,
     replica: Mysql,
-    accounts: str,
+    accounts: Accounts,
 ) -> None:
     app, redis = inventory.groups["app"][0], inventory.groups["redis"][0]
     outage_seconds = min(30.0, SECONDS / 15)
@@ -90,7 +90,7 @@ def test_nothing_is_lost_whatever_breaks(
             ),
         ],
         cwd=ROOT,
-        env={**os.environ, "LEDGER_ACCOUNTS": accounts},
+        env={**os.environ, "LEDGER_ACCOUNTS": accounts.text},
         stdin=subprocess.DEVNULL,
     )
     try:

@@ -44,9 +44,8 @@ class Machine:
             return Ended(stdout="NOAUTH Authentication required." if running else "")
         if words[0] == "python3":
             return Ended(rc=0 if running else 1)
-        if "REPLICA STATUS" in text:
-            shown = "Replica_IO_Running: Yes\nReplica_SQL_Running: Yes\n"
-            return Ended(stdout=shown if running else "")
+        if "replication_connection_status" in text:
+            return Ended(stdout="ON\tON\n" if running else "")
         assert words[0] == "mysql"
         return Ended(stdout="0\n" if running else "", rc=0 if running else 1)
 
