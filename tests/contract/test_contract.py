@@ -42,7 +42,10 @@ NOT_CALLED_ON_A_SHARED_ONE = (
 # A request may fit its schema and still name a cursor that nobody gave out, a colleague who is gone
 # or a zone that does not exist: that is a 422 as well. A link that was in no mail is a 410, a file
 # of bytes that are nothing a 415.
+# Whoever asks this fast may be told to slow down before anything else is looked at.
 CHECKS = """
+[checks.missing_required_header]
+expected-statuses = [400, 401, 403, 406, 415, 422, 429]
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 410, 415, 422, 429]
 """
