@@ -345,7 +345,9 @@ def _check_csrf(request: Request, context: Context, session: Session) -> None:
 
 
 def _id(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) > _ID_MAX:
+    if not text.isascii() or not text.isdigit() or len(text) > 19:
+        raise NotFound
+    if not 1 <= int(text) <= _ID_MAX:
         raise NotFound
     return int(text)
 

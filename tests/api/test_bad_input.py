@@ -246,9 +246,14 @@ def test_a_cookie_that_is_replayed_after_logout_is_refused(deskline: Deskline) -
 
 
 @pytest.mark.parametrize("conversation_id", ["0", "-1", "1.5", "abc", "9" * 30, "%00", "1%20"])
-def test_an_id_that_is_none_is_not_found(agent: Agent, conversation_id: str) -> None:
+def test_an_id_that_is_none_is_not_found(
+    agent: Agent, visitor: Visitor, conversation_id: str
+) -> None:
     answer = agent.get(f"/conversations/{conversation_id}")
     assert_problem(answer, 404, "not_found")
+    # a call that would change nothing for a person who is not there
+    path = f"/conversations/{visitor.conversation()}/participants/{conversation_id}"
+    assert_problem(agent.delete(path), 404, "not_found")
 
 
 @pytest.mark.parametrize(
