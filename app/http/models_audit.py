@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from app.http.models import NoNul, OneLine, Request, Response, Timestamp
-from app.http.moments import as_utc
+from app.http.moments import as_utc, written_out
 
 _Moment = Annotated[
     datetime,
+    BeforeValidator(written_out),
     AfterValidator(as_utc),
     Field(description="ISO 8601; without an offset it is UTC", examples=["2026-11-23T00:00:00Z"]),
 ]

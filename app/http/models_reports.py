@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from app.chat.reports import DAYS_MAX
 from app.http.models import InboxRef, NoNul, Request, Response, UserRef
+from app.http.moments import written_out
 
 Day = Annotated[str, Field(json_schema_extra={"format": "date"}, examples=["2026-11-23"])]
 Seconds = Annotated[float | None, Field(description="seconds; null of nothing", examples=[42.5])]
@@ -18,9 +19,14 @@ _Id = Annotated[int, Field(ge=1, le=2**53)]
 class ReportQuery(Request):
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
-    first: Annotated[datetime.date, Field(alias="from", description="the first day, in tz")]
+    first: Annotated[
+        datetime.date,
+        BeforeValidator(written_out),
+        Field(alias="from", description="the first day, in tz"),
+    ]
     last: Annotated[
         datetime.date,
+        BeforeValidator(written_out),
         Field(alias="to", description=f"the last day, in tz; at most {DAYS_MAX} days"),
     ]
     tz: Annotated[

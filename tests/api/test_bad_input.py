@@ -256,6 +256,15 @@ def test_an_id_that_is_none_is_not_found(
     assert_problem(agent.delete(path), 404, "not_found")
 
 
+@pytest.mark.parametrize("moment", ["0.5", "1795500000", "yesterday", "2026-13-01"])
+def test_a_moment_is_written_out(agent: Agent, moment: str) -> None:
+    for path, query in (
+        ("/audit", {"since": moment}),
+        ("/reports/volume", {"from": moment, "to": "2026-11-23"}),
+    ):
+        assert_problem(agent.get(path, **query), 422, "invalid_request")
+
+
 @pytest.mark.parametrize(
     "query",
     [
