@@ -250,6 +250,9 @@ def test_an_id_that_is_none_is_not_found(
     agent: Agent, visitor: Visitor, conversation_id: str
 ) -> None:
     answer = agent.get(f"/conversations/{conversation_id}")
+    if conversation_id == "%00" and answer.headers.get("Server", "").startswith("nginx"):
+        assert answer.status_code == 400  # Nginx takes no address with a NUL
+        return
     assert_problem(answer, 404, "not_found")
     # a call that would change nothing for a person who is not there
     path = f"/conversations/{visitor.conversation()}/participants/{conversation_id}"

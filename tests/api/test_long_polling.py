@@ -129,8 +129,13 @@ def test_edits_of_what_was_not_shown_yet_are_not_counted_as_told(visitor: Visito
         assert visitor.send(conversation_id, text).status_code == 201
     for seq in (1, 3, 2):
         assert edit_own(visitor, conversation_id, seq, f"new {seq}").status_code == 200
-    page = poll(visitor, conversation_id, after_seq=1, after_edit=0, limit=1).json()
-    assert [item["body"] for item in page["items"]] == ["new 2"]
+    answer = poll(visitor, conversation_id, after_seq=1, after_edit=0, limit=1)
+    page = answer.json()
+    # a replica that is a moment late shows the old text: the new one is in the next answer's edits
+    shown = ["new 2"] if answer.headers["X-Deskline-Read"] == "primary" else ["2", "new 2"]
+    (item,) = page["items"]
+    assert item["seq"] == 2
+    assert item["body"] in shown
     assert ([item["body"] for item in page["edits"]], page["last_edit"]) == (["new 1"], 1)
     page = poll(visitor, conversation_id, after_seq=2, after_edit=1).json()
     assert [item["body"] for item in page["items"]] == ["new 3"]
@@ -192,10 +197,12 @@ def test_strangers_do_not_wait(visitor: Visitor, new_visitor: MakeVisitor) -> No
 
 
 def test_one_caller_may_not_take_all_the_room(
-    visitor: Visitor, threads: ThreadPoolExecutor
+    deskline: Deskline, visitor: Visitor, threads: ThreadPoolExecutor
 ) -> None:
     conversation_id = visitor.conversation()
-    waits = [timed(threads, visitor, conversation_id, after_seq=1, wait=4) for _ in range(30)]
+    # each process counts for itself, and a cluster has two
+    count = 30 if deskline.data_dir else 60
+    waits = [timed(threads, visitor, conversation_id, after_seq=1, wait=4) for _ in range(count)]
     answers = [each.result()[0] for each in waits]
     assert sorted({answer.status_code for answer in answers}) == [200, 429]
     assert sum(answer.status_code == 200 for answer in answers) >= 20

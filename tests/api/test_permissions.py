@@ -364,6 +364,8 @@ def _refused(answer: httpx.Response, row: Row) -> bool:
     """Whether the caller was turned away, and not what it sent."""
     if answer.status_code < 400:
         return False
+    if answer.headers["Content-Type"] != "application/problem+json":
+        return False  # the balancer's: it passes /metrics on to nobody
     codes = {"not_authenticated", "forbidden", "csrf_failed"}
     return answer.json()["code"] in codes | (
         {"not_found"} if row.kind in OF_CONVERSATION else set()
