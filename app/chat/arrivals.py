@@ -179,7 +179,9 @@ class Arrivals:
             if not self._channels_to_look_at:
                 self._wake.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311
+                    # spread the looks of many processes; no secret
+                    pause_seconds = LOOK_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311  see above
+                    async with asyncio.timeout(pause_seconds):
                         await self._wake.wait()
                 if not self._subscriber.connected:
                     self._channels_to_look_at.update(self._waiting)
