@@ -154,8 +154,12 @@ _STAFF_ONE: Final = _STAFF.where(_c.c.id == bindparam("id"))
 _STAFF_MANY: Final = _STAFF.where(_c.c.id.in_(bindparam("ids", expanding=True)))
 
 
+# In this order: left to itself MySQL may begin with the labels, and then it reads all the
+# conversations that bear one, or asks for every label of each conversation.
 _LABELS: Final = (
     select(_cl.c.conversation_id, _l.c.id, _l.c.name, _l.c.color)
+    .prefix_with("STRAIGHT_JOIN", dialect="mysql")
+    .select_from(_cl)
     .join(_l, _l.c.id == _cl.c.label_id)
     .where(_cl.c.conversation_id.in_(bindparam("ids", expanding=True)))
     .order_by(_l.c.name, _l.c.id)

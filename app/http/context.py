@@ -33,7 +33,7 @@ from app.version import version
 
 LOGIN_WINDOW_SECONDS = 15 * 60
 LOGIN_ATTEMPTS_PER_ACCOUNT_AND_ADDRESS = 10
-LOGIN_ATTEMPTS_PER_ADDRESS = 200
+LOGIN_ATTEMPTS_PER_ADDRESS = 100
 # codes of the second factor, from all addresses: whoever tries them knows the password
 CODE_WINDOW_SECONDS = 60 * 60
 CODE_ATTEMPTS_PER_ACCOUNT = 20

@@ -355,8 +355,8 @@ def _id(text: str) -> int:
 def _query(endpoint: Endpoint, request: Request) -> BaseModel | None:
     if endpoint.query is None:
         return None
-    # an empty value counts as absent: forms and hand-made links send ?status=
-    given = {name: values[-1] for name, values in request.args.items() if values[-1] != ""}
+    arguments = request.get_args(keep_blank_values=True)
+    given = {name: values[-1] for name, values in arguments.items()}
     return endpoint.query.model_validate(given)
 
 

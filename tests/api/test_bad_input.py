@@ -271,6 +271,8 @@ def test_a_moment_is_written_out(agent: Agent, moment: str) -> None:
 @pytest.mark.parametrize(
     "query",
     [
+        {"status": ""},
+        {"limit": ""},
         {"limit": "0"},
         {"limit": "x"},
         {"limit": "99999999999999999999"},
