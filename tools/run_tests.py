@@ -1,8 +1,9 @@
 """Run every check of the project: `python3 tools/run_tests.py [--only lint,unit,…]`.
 
-Installs what the checks need, runs the stages in order, shows their output as it comes (and keeps
-it in test-results/), and ends with one table: what ran, how long it took, what was left out and
-why. With CI=true a part that cannot run is a failure. Standard library only.
+Installs what the checks need, runs the stages in two lanes at the same time (what needs the test
+machines, which mostly waits, and the rest), shows their output as it comes (and keeps it in
+test-results/), and ends with one table: what ran, how long it took, what was left out and why.
+With CI=true a part that cannot run is a failure. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -28,6 +32,8 @@ RESULTS = ROOT / "test-results"
 BIN = ROOT / ".venv" / "bin"
 CI = os.environ.get("CI") == "true"
 HEARTBEAT_SECONDS = 30
+# how often a stage looks whether it should end, and an unfinished line waits to be shown
+LOOK_SECONDS = 1
 LB_ADDRESS = "10.83.7.11"
 LOCAL = ("-i", "inventories/local")
 DOWN = (*LOCAL, "playbooks/local_down.yml", "-e", "local_machines_remove_all=true")
@@ -48,12 +54,15 @@ class Stage:
     name: str
     what: str
     run: Callable[[Stage], None]
+    lane: str = "here"  # here, machines, or alone: after both, with nothing beside it
     always: bool = False  # runs although an earlier stage failed (clearing up)
     needs: tuple[str, ...] = ()  # stages without which this one means nothing
+    after: str = ""  # a stage of the other lane that has to end first
     outcome: str = "not run"
     detail: str = ""
     seconds: float = 0.0
     counts: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def step(
         self,
@@ -65,7 +74,7 @@ class Stage:
         """Run COMMAND, show and keep its output, return it; a bad exit is StageFailed."""
         words = [str(word) for word in command]
         shown = " ".join(word.replace(f"{ROOT}/", "") for word in words)
-        print(f"\n\033[1m[{self.name}] {shown}\033[0m", flush=True)
+        SCREEN.show(self.name, f"\033[1m{shown}\033[0m")
         output = stream(
             words,
             env=os.environ | {"PYTHONUNBUFFERED": "1"} | (env or {}),
@@ -76,6 +85,24 @@ class Stage:
         )
         self.counts += re.findall(r"=+ (\d+ passed[^=]*?) in [\d.]+s", output)
         return output
+
+
+class Screen:
+    """The terminal that the lanes share: whole lines, each with the name of its stage."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def show(self, who: str, text: str) -> None:
+        """Print the lines of TEXT; the last one need not be ended."""
+        with self._lock:
+            for line in text.splitlines():
+                sys.stdout.write(f"[{who}] {line}\n")
+            sys.stdout.flush()
+
+
+SCREEN = Screen()
+STOPPING = threading.Event()
 
 
 def stream(
@@ -100,18 +127,22 @@ def stream(
     )
     assert process.stdout is not None  # noqa: S101  PIPE was asked for
     kept: list[str] = []
+    unfinished = ""
     try:
         with log.open("a", encoding="utf-8") as sink, selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             last_sign = begun
             while True:
                 now = time.monotonic()
+                if STOPPING.is_set():
+                    raise StageFailed("interrupted")
                 if now - begun > timeout_seconds:
                     raise StageFailed(f"`{words[0]}` took longer than {timeout_seconds} s")
-                if not selector.select(timeout=5):
+                if not selector.select(timeout=LOOK_SECONDS):
                     if now - last_sign > HEARTBEAT_SECONDS:
-                        print(f"[{who}] still running after {now - begun:.0f} s …", flush=True)
-                        last_sign = now
+                        # the dots of a row of tests, if there are some
+                        SCREEN.show(who, unfinished or f"running for {now - begun:.0f} s …")
+                        unfinished, last_sign = "", now
                     continue
                 chunk = os.read(process.stdout.fileno(), 65536)
                 if not chunk:
@@ -120,10 +151,11 @@ def stream(
                 text = chunk.decode(errors="replace")
                 kept.append(text)
                 sink.write(text)
-                sys.stdout.write(text)
-                sys.stdout.flush()
+                whole, newline, unfinished = (unfinished + text).rpartition("\n")
+                SCREEN.show(who, whole + newline)
         code = process.wait(timeout=30)
     finally:
+        SCREEN.show(who, unfinished)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -135,18 +167,30 @@ def stream(
 # The stages -----------------------------------------------------------------------------------
 
 
+INSTALLING = threading.Lock()  # dpkg has one of its own and refuses the second
+
+
+def install(group: str) -> None:
+    """Install the system packages of GROUP; LeftOut when they cannot be had."""
+    with INSTALLING:
+        try:
+            system_packages.install([group])
+        except system_packages.PackagesMissing as missing:
+            raise LeftOut(str(missing)) from missing
+
+
 def prepare(stage: Stage) -> None:
     """System packages, the Python environment, the web build."""
     python = sys.executable
     stage.step(python, "tools/environment.py", "dev")
     stage.step(python, "tools/web_build.py")
     try:
-        system_packages.install(["tests"])
-    except system_packages.PackagesMissing as missing:
+        install("tests")
+    except LeftOut as missing:
         stage.detail = str(missing)
         if CI:
-            raise StageFailed(str(missing)) from missing
-        print(missing, flush=True)
+            raise
+        SCREEN.show(stage.name, str(missing))
 
 
 def npm(stage: Stage, script: str) -> None:
@@ -194,10 +238,7 @@ def unit(stage: Stage) -> None:
 
 def mysql(stage: Stage) -> None:
     """Tests on a real MySQL primary and replica: failures, delays, many writers at once."""
-    try:
-        system_packages.install(["mysql"])
-    except system_packages.PackagesMissing as missing:
-        raise LeftOut(f"no MySQL: {missing}") from missing
+    install("mysql")
     if os.geteuid() != 0:
         raise LeftOut("not root: unpacking a private MySQL needs it (sudo make test)")
     stage.step(BIN / "python", "tools/private_mysql.py", "prepare")
@@ -213,10 +254,7 @@ def lxc_or_left_out() -> None:
     """Raise LeftOut with the reason where the local cluster cannot be made."""
     if os.geteuid() != 0:
         raise LeftOut("not root: system containers need it (sudo make test)")
-    try:
-        system_packages.install(["cluster"])
-    except system_packages.PackagesMissing as missing:
-        raise LeftOut(f"no LXC: {missing}") from missing
+    install("cluster")
 
 
 def playbook(stage: Stage, *arguments: str, timeout_seconds: int = 1500) -> str:
@@ -311,27 +349,31 @@ def single(stage: Stage) -> None:
 
 def stages() -> list[Stage]:
     """All stages, in the order in which they run."""
-    up = ("cluster-up",)
+
+    def tests(*arguments: str) -> Callable[[Stage], None]:
+        return lambda stage: pytest(stage, *arguments)
+
+    machines: dict[str, Any] = {"lane": "machines", "needs": ("cluster-up",)}
     return [
         Stage("prepare", "environment, web build, system packages", prepare),
         Stage("lint", "static checks: Python, Ansible, web", lint),
         Stage("unit", "pytest tests/unit tests/static, vitest", unit),
-        Stage("api", "HTTP API against the embedded mode", lambda s: pytest(s, "tests/api")),
+        Stage("api", "HTTP API against the embedded mode", tests("tests/api")),
         Stage("mysql", "real MySQL primary and replica", mysql),
-        Stage("contract", "schemathesis as each role", lambda s: pytest(s, "tests/contract")),
-        Stage("gateway", "gateway, real Redis, real clients", lambda s: pytest(s, "tests/gateway")),
-        Stage("ledger", "every message accounted for", lambda s: pytest(s, "tests/ledger")),
-        Stage("browser", "Chromium against the embedded mode", lambda s: pytest(s, "tests/e2e")),
-        Stage("run", "`make run` in a fresh clone", run_cold),
-        Stage("cluster-up", "8 machines, --check, site.yml", cluster_up),
-        Stage("cluster-again", "site.yml again, --check --diff", cluster_again, needs=up),
-        Stage("cluster-faces", "API and Chromium through Nginx", cluster_faces, needs=up),
-        Stage(
-            "chaos", "ledger while parts break", lambda s: pytest(s, "tests/chaos", "-s"), needs=up
-        ),
-        Stage("cluster", "testinfra, failures, bootstrap", cluster_tests, needs=up),
-        Stage("cluster-down", "every trace removed, twice", cluster_down, always=True),
-        Stage("single", "molecule: all on one machine", single),
+        Stage("contract", "schemathesis as each role", tests("tests/contract")),
+        Stage("gateway", "gateway, real Redis, real clients", tests("tests/gateway")),
+        Stage("ledger", "every message accounted for", tests("tests/ledger")),
+        Stage("browser", "Chromium against the embedded mode", tests("tests/e2e")),
+        # it is one of the machines on the same bridge, which cluster-up makes anew
+        Stage("single", "molecule: all on one machine", single, after="cluster-up"),
+        Stage("cluster-up", "8 machines, --check, site.yml", cluster_up, lane="machines"),
+        Stage("cluster-again", "site.yml again, --check --diff", cluster_again, **machines),
+        Stage("cluster-faces", "API and Chromium through Nginx", cluster_faces, **machines),
+        Stage("chaos", "ledger while parts break", tests("tests/chaos", "-s"), **machines),
+        Stage("cluster", "testinfra, failures, bootstrap", cluster_tests, **machines),
+        # its promises are seconds
+        Stage("run", "`make run` in a fresh clone", run_cold, lane="alone"),
+        Stage("cluster-down", "every trace removed, twice", cluster_down, "alone", always=True),
     ]
 
 
@@ -352,8 +394,50 @@ def execute(stage: Stage, failed: set[str]) -> None:
     stage.seconds = time.monotonic() - begun
 
 
-def table(rows: list[Stage]) -> str:
-    """The closing table, one line a stage."""
+def run_lane(lane: list[Stage], failed: set[str]) -> None:
+    """Run the stages of one lane; those that failed are added to FAILED, which lanes share."""
+    for stage in lane:
+        if STOPPING.is_set():
+            return
+        if "prepare" in failed and not stage.always:
+            stage.outcome, stage.detail = "FAILED", "not run: prepare did not succeed"
+        else:
+            execute(stage, failed)
+        if stage.outcome != "ok":
+            failed.add(stage.name)
+        stage.ended.set()
+
+
+def run_all(chosen: list[Stage]) -> None:
+    """Prepare; then both lanes at the same time; then what wants to be alone."""
+    failed: set[str] = set()
+    by_name = {stage.name: stage for stage in chosen}
+
+    def lane(name: str) -> list[Stage]:
+        return [stage for stage in chosen if stage.lane == name and stage.name != "prepare"]
+
+    def waiting(stages_here: list[Stage]) -> None:
+        for stage in stages_here:
+            if stage.after in by_name:
+                while not by_name[stage.after].ended.wait(LOOK_SECONDS):
+                    if STOPPING.is_set():
+                        return
+            run_lane([stage], failed)
+
+    run_lane([by_name["prepare"]], failed)
+    with ThreadPoolExecutor(2) as pool:
+        lanes = [pool.submit(waiting, lane(name)) for name in ("here", "machines")]
+        try:
+            for running in lanes:
+                running.result()
+        except BaseException:
+            STOPPING.set()
+            raise
+    run_lane(lane("alone"), failed)
+
+
+def table(rows: list[Stage], seconds: float) -> str:
+    """The closing table, one line a stage; SECONDS is how long all of it took."""
     lines = [f"{'stage':<14} {'outcome':<9} {'time':>7}  what"]
     for row in rows:
         note = "; ".join(filter(None, [row.detail, *row.counts]))
@@ -361,8 +445,7 @@ def table(rows: list[Stage]) -> str:
         lines.append(f"{row.name:<14} {row.outcome:<9} {took:>7}  {row.what}")
         if note:
             lines.append(f"{'':<33} {note}")
-    total = sum(row.seconds for row in rows)
-    lines.append(f"{'total':<14} {'':<9} {total // 60:.0f}:{total % 60:04.1f}")
+    lines.append(f"{'all':<14} {'':<9} {seconds // 60:.0f}:{seconds % 60:04.1f}  two lanes")
     return "\n".join(lines)
 
 
@@ -381,20 +464,14 @@ def main() -> int:
     for log in RESULTS.glob("*.log"):
         log.unlink()
     chosen = [stage for stage in every if stage.name in wanted or stage.name == "prepare"]
-    failed: set[str] = set()
+    begun = time.monotonic()
     try:
-        for stage in chosen:
-            if "prepare" in failed and not stage.always:
-                stage.outcome, stage.detail = "FAILED", "not run: prepare did not succeed"
-                continue
-            execute(stage, failed)
-            if stage.outcome != "ok":
-                failed.add(stage.name)
+        run_all(chosen)
     except pick_mirror.NoMirrorReachable as failure:
         print(failure, file=sys.stderr)
         return 2
     finally:
-        print(f"\n{table(chosen)}", flush=True)
+        print(f"\n{table(chosen, time.monotonic() - begun)}", flush=True)
     bad = [stage.name for stage in chosen if stage.outcome == "FAILED"]
     good = [stage.name for stage in chosen if stage.outcome == "ok"]
     if bad:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_part_that_cannot_run_is_left_out_at_home_and_fails_in_ci(
     ci = stage(leave_out)
     run_tests.execute(ci, set())
     assert ci.outcome == "FAILED"
-    assert "not root" in run_tests.table([home, ci])
+    assert "not root" in run_tests.table([home, ci], 1.0)
 
 
 def test_a_stage_whose_need_failed_is_not_run() -> None:
@@ -61,6 +62,38 @@ def test_a_stage_whose_need_failed_is_not_run() -> None:
     run_tests.execute(needy, {"a"})
     assert needy.outcome == "FAILED"
     assert "a did not succeed" in needy.detail
+
+
+def test_lanes_run_at_the_same_time_and_what_wants_to_be_alone_comes_last() -> None:
+    both = threading.Barrier(2, timeout=20)
+    order: list[str] = []
+
+    def meet(stage: run_tests.Stage) -> None:
+        both.wait()  # neither gets past this without the other
+        order.append(stage.name)
+
+    def note(stage: run_tests.Stage) -> None:
+        order.append(stage.name)
+
+    def fail(stage: run_tests.Stage) -> None:
+        note(stage)
+        raise run_tests.StageFailed("broken")
+
+    chosen = [
+        run_tests.Stage("prepare", "", lambda _: None),
+        run_tests.Stage("left", "", meet),
+        run_tests.Stage("late", "", note, after="broken"),
+        run_tests.Stage("right", "", meet, lane="machines"),
+        run_tests.Stage("broken", "", fail, lane="machines"),
+        run_tests.Stage("needy", "", note, lane="machines", needs=("broken",)),
+        run_tests.Stage("quick", "", note, lane="alone"),
+    ]
+    run_tests.run_all(chosen)
+    assert sorted(order) == ["broken", "late", "left", "quick", "right"]
+    assert order.index("broken") < order.index("late")
+    assert order[-1] == "quick"
+    outcomes = [stage.outcome for stage in chosen]
+    assert outcomes == ["ok", "ok", "ok", "ok", "FAILED", "FAILED", "ok"]
 
 
 def test_a_step_that_hangs_is_ended(tmp_path: Path) -> None:
