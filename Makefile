@@ -31,9 +31,9 @@ lint: python ## Every static check: Python, Ansible, web
 	@$(PYTHON) tools/run_tests.py --only lint
 
 .PHONY: bench
-bench: python ## Measure the gateway on loopback; figures and plots go to dist/bench/ (see also bench-api)
+bench: python ## Measure the gateway and its peers on loopback, 15 minutes (ONLY=pairs,… PEERS=none,…; see also bench-api)
 	@$(PYTHON) tools/environment.py dev
-	@$(VENV)/python bench/gateway.py
+	@$(VENV)/python -m bench.gateway $(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers "$(PEERS)") $(if $(OUT),--out $(OUT))
 
 .PHONY: ledger
 ledger: python ## Talk to a running Deskline, account for every message (URL=… SECONDS=60 RATE=10)

@@ -9,7 +9,10 @@ from html import escape
 
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 80, 20, 50, 60
-COLOURS = ("#2563eb", "#d97706", "#059669", "#7c3aed")
+COLOURS = (
+    *("#2563eb", "#d97706", "#059669", "#7c3aed", "#dc2626"),
+    *("#0891b2", "#db2777", "#65a30d", "#78716c"),
+)
 
 
 @dataclass(frozen=True)
