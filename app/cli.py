@@ -416,9 +416,13 @@ def _make_demo(connection: Connection) -> bool:
 
 
 def _checkconfig(arguments: argparse.Namespace, env: Environment) -> int:
+    from app.gateway import applications
+
     problems = config.unknown_names(arguments.file_names)
     try:
-        config.load(arguments.process, env)
+        settings = config.load(arguments.process, env)
+        if arguments.process in ("gateway", "run"):
+            applications.load(settings)
     except ConfigError as error:
         problems += error.problems
     if problems:

@@ -130,6 +130,7 @@ class Settings:
     gateway_host: str
     gateway_port: int
     gateway_control_port: int
+    gateway_applications: str
     worker_host: str
     worker_port: int
     trusted_proxies: tuple[Network, ...]
@@ -318,6 +319,12 @@ def _origin(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def _absolute_path(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("should be the absolute path of a file")
+    return value
+
+
 def _host(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.:\-]{1,253}", value):
         raise ValueError("should be an address or a host name to listen on, as 127.0.0.1")
@@ -452,7 +459,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "PUSHER_APP_ID",
         "name",
         None,
-        "the id of the one Channels application",
+        "the id of Deskline's own Channels application",
         _matching(_LABEL, _LABEL_MEANING),
         required_by=("web", "gateway", "worker", "run"),
     ),
@@ -460,7 +467,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "PUSHER_KEY",
         "name",
         None,
-        "the public key of the Channels application; browsers connect with it",
+        "the public key of Deskline's own Channels application; browsers connect with it",
         _matching(_LABEL, _LABEL_MEANING),
         required_by=("web", "gateway", "run"),
     ),
@@ -502,6 +509,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "8081",
         "the gateway's port for health, metrics and its HTTP API",
         _integer(1, 65535),
+    ),
+    _setting(
+        "GATEWAY_APPLICATIONS",
+        "file",
+        "",
+        "a JSON file (mode 0640) with further Channels applications and the limits of Deskline's "
+        "own; empty: only its own, without limits",
+        _absolute_path,
     ),
     _setting(
         "WORKER_HOST", "address", "127.0.0.1", "the address of the worker's health port", _host

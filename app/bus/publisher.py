@@ -46,9 +46,9 @@ async def send(redis: Redis, app_id: str, batch: Sequence[Event]) -> None:
     async with asyncio.timeout(TIMEOUT_SECONDS * 2):
         pipeline = redis.pipeline(transaction=False)
         for event in batch:
-            pipeline.publish(
-                events.redis_channel(app_id, event.channel), events.redis_payload(event)
-            )
+            topic = events.redis_channel(app_id, event.channel)
+            for words in events.commands(topic, events.redis_payload(event)):
+                pipeline.execute_command(*words)
         await pipeline.execute()
 
 

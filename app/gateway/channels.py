@@ -7,9 +7,10 @@ looked up as it is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, Protocol
 
+from app.gateway.applications import topic_prefix
 from app.gateway.frames import text_frame
 
 # Above so many deliveries in one go, the next ones are collected for FLUSH_INTERVAL_SECONDS
@@ -22,11 +23,6 @@ MAX_COLLECTED_BYTES: Final = 256 * 1024
 def topic_of(application_id: str, channel: str) -> bytes:
     """The Redis channel of a Channels channel."""
     return topic_prefix(application_id) + channel.encode()
-
-
-def topic_prefix(application_id: str) -> bytes:
-    """What the topics of an application begin with."""
-    return f"deskline:ch:{application_id}:".encode()
 
 
 class Writer(Protocol):
@@ -78,8 +74,7 @@ class Channel:
 class Channels:
     """The channels that have members on this node; nobody else is subscribed in Redis."""
 
-    def __init__(self, application_id: str, source: Source) -> None:
-        self._prefix = topic_prefix(application_id)
+    def __init__(self, source: Source) -> None:
         self._source = source
         self._channels: dict[bytes, Channel] = {}
 
@@ -94,9 +89,10 @@ class Channels:
         """The topics of all channels."""
         return list(self._channels)
 
-    def join(self, name: str, member: Member) -> None:
-        """Put ``member`` in; its ``subscribed`` is called when the events flow, perhaps now."""
-        topic = self._prefix + name.encode()
+    def join(self, prefix: bytes, name: str, member: Member) -> None:
+        """Put ``member`` into the channel ``name`` of the application whose topics begin with
+        ``prefix``; its ``subscribed`` is called when the events flow, perhaps now."""
+        topic = prefix + name.encode()
         channel = self._channels.get(topic)
         if channel is None:
             channel = self._channels[topic] = Channel(name)
@@ -107,9 +103,9 @@ class Channels:
         else:
             channel.waiting.append(member)
 
-    def leave(self, name: str, member: Member) -> None:
+    def leave(self, prefix: bytes, name: str, member: Member) -> None:
         """Take ``member`` out; the last one takes the channel with it."""
-        topic = self._prefix + name.encode()
+        topic = prefix + name.encode()
         channel = self._channels.get(topic)
         if channel is None:
             return
@@ -119,6 +115,12 @@ class Channels:
         if not channel.members:
             del self._channels[topic]
             self._source.unsubscribe(topic)
+
+    def replace(self, prefix: bytes, name: str, member: Member, by: Member) -> None:
+        """Let ``by`` have the place of ``member``, which has been told that it is subscribed."""
+        channel = self._channels[prefix + name.encode()]
+        channel.members.remove(member)
+        channel.members.add(by)
 
     def confirm(self, topic: bytes) -> None:
         """Redis sends the events of ``topic`` from now on: tell those who wait for that."""
@@ -143,9 +145,16 @@ class Fanout:
     ones are collected for a few milliseconds, because then a write per socket is what costs.
     """
 
-    def __init__(self, channels: Channels, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        channels: Channels,
+        loop: asyncio.AbstractEventLoop,
+        other: Callable[[bytes, bytes], None] | None = None,
+    ) -> None:
+        """``other`` gets topic and message of what has no sockets here; it must not raise."""
         self._channels = channels
         self._loop = loop
+        self._other = other
         self._collected: list[tuple[bytes, bytes]] = []
         self._collected_bytes = 0
         self._busy_until = 0.0
@@ -213,6 +222,8 @@ class Fanout:
                 current = self._channels.get(topic)
             if current is not None:
                 parts.append(text_frame(message))
+            elif self._other is not None:
+                self._other(topic, message)
         if current is not None and last is not None:
             runs.append((current, last[1].decode("latin-1"), b"".join(parts), len(parts)))
         return runs

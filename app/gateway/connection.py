@@ -32,7 +32,8 @@ class State(IntEnum):
 
 
 class Connection(asyncio.Protocol):
-    """A client's socket. ``seen`` is the node's tick (seconds) of its last sign of life."""
+    """A client's socket. ``seen`` is the node's tick (seconds) of its last sign of life, and
+    ``place`` what the node counts it under when its application limits sockets per address."""
 
     __slots__ = (
         "_head",
@@ -40,6 +41,7 @@ class Connection(asyncio.Protocol):
         "_reader",
         "outgoing",
         "pinged",
+        "place",
         "seen",
         "session",
         "state",
@@ -56,12 +58,19 @@ class Connection(asyncio.Protocol):
         self.outgoing: list[bytes] | None = None
         self.state = State.HANDSHAKE
         self.pinged = False
+        self.place = ""
         self.seen = node.tick
 
     @property
     def socket_id(self) -> str:
         """The Pusher socket id; empty before the connection is established."""
         return self.session.socket_id if self.session is not None else ""
+
+    @property
+    def peer(self) -> str:
+        """The address of the other end of the connection."""
+        peer = self.writer.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
 
     # --- called by the transport
 
@@ -111,8 +120,6 @@ class Connection(asyncio.Protocol):
     def subscribed(self, channel: str) -> None:
         """The events of ``channel`` flow from now on: tell the client."""
         self.send(pusher.subscription_succeeded(channel))
-        if channel.startswith(("cache-", "private-cache-")):
-            self.send(pusher.cache_miss(channel))
 
     def ping(self) -> None:
         """Ask for a sign of life."""
@@ -144,8 +151,9 @@ class Connection(asyncio.Protocol):
     def _leave_all(self) -> None:
         if self.session is not None:
             names, self.session.channels = self.session.channels, ()
+            prefix = self.session.application.topic_prefix
             for name in names:
-                self._node.channels.leave(name, self)
+                self._node.leave(prefix, name, self)
 
     def _shake_hands(self, head: bytes) -> None:
         end = head.find(b"\r\n\r\n")
@@ -178,20 +186,12 @@ class Connection(asyncio.Protocol):
                 )
             )
             return
-        self._reader = frames.FrameReader()
-        rejection = pusher.check_connect(self._node.application, request.path, request.query)
-        if rejection is None and self._node.is_full:
-            rejection = pusher.Rejection(Code.OVER_CAPACITY, "This gateway is full")
-        if rejection is not None:
-            self._node.rejected(rejection.code)
-            self.writer.write(
-                answer
-                + frames.text_frame(pusher.error(rejection.message, rejection.code))
-                + frames.close_frame(rejection.code, rejection.message)
-            )
-            self._wait_for_close()
+        application = self._node.admit(self, request)
+        if isinstance(application, pusher.Rejection):
+            self._reject(answer, application)
             return
-        self.session = pusher.Session(self._node.application, self._node.make_socket_id())
+        self._reader = frames.FrameReader(application.max_message_bytes)
+        self.session = pusher.Session(application, self._node.make_socket_id())
         self.state = State.OPEN
         self.seen = self._node.tick
         self.writer.write(
@@ -202,9 +202,20 @@ class Connection(asyncio.Protocol):
                 )
             )
         )
-        self._node.established()
+        self._node.established(self, application)
         if len(head) > end + 4:
             self._read(head[end + 4 :])
+
+    def _reject(self, answer: bytes, rejection: pusher.Rejection) -> None:
+        """Upgrade, say why not, close."""
+        self._reader = frames.FrameReader()
+        self._node.rejected(rejection.code)
+        self.writer.write(
+            answer
+            + frames.text_frame(pusher.error(rejection.message, rejection.code))
+            + frames.close_frame(rejection.code, rejection.message)
+        )
+        self._wait_for_close()
 
     def _refuse(self, refusal: frames.Refusal) -> None:
         self._node.refused(refusal.status)
@@ -219,8 +230,10 @@ class Connection(asyncio.Protocol):
         for opcode, payload in reader.feed(data):
             if opcode == frames.OP_TEXT:
                 self._node.messages += 1
-                for action in session.receive(payload):
-                    self._act(action)
+                for action in session.receive(payload, self._node.clock()):
+                    self._act(session, action)
+                if self.state is not State.OPEN:
+                    return
             elif opcode == frames.OP_PING:
                 self.writer.write(frames.build_frame(frames.OP_PONG, payload))
             elif opcode == frames.OP_CLOSE:
@@ -232,16 +245,24 @@ class Connection(asyncio.Protocol):
         if reader.violation is not None:
             self._fail(reader.violation)
 
-    def _act(self, action: pusher.Action) -> None:
+    def _act(self, session: pusher.Session, action: pusher.Action) -> None:
+        node, prefix = self._node, session.application.topic_prefix
         match action:
             case pusher.Send(message):
                 self.writer.write(
                     _PONG_FRAME if message is pusher.PONG else frames.text_frame(message)
                 )
+            case pusher.Subscribe(channel) if pusher.remembers(channel):
+                node.join_cache_channel(prefix, channel, self)
             case pusher.Subscribe(channel):
-                self._node.channels.join(channel, self)
+                node.channels.join(prefix, channel, self)
             case pusher.Unsubscribe(channel):
-                self._node.channels.leave(channel, self)
+                node.leave(prefix, channel, self)
+            case pusher.Publish(channel, message):
+                node.publish(prefix, channel, session.socket_id, message)
+            case pusher.Close(code, message):
+                node.rejected(code)
+                self.close(code, message)
 
     def _answer_close(self, payload: bytes) -> None:
         """RFC 6455 §5.5.1: echo the peer's code, then the server closes first (§7.1.1)."""

@@ -1,8 +1,9 @@
-"""The HTTP API of Pusher Channels, for back ends: publish events, list channels.
+"""The HTTP API of Pusher Channels, for back ends: publish events, list channels, end connections.
 
 Public source: https://pusher.com/docs/channels/library_auth_reference/rest-api/. Events go to
-Redis in the form that every gateway reads, so one call reaches the sockets of all nodes. Errors
-are one line of text, as the public API's are; 4xx will fail again, 5xx may be tried again.
+Redis in the form that every gateway reads, so one call reaches the sockets of all nodes; what the
+calls tell of channels is asked of all nodes. Errors are one line of text, as the public API's are;
+4xx will fail again, 5xx may be tried again.
 """
 
 from __future__ import annotations
@@ -11,28 +12,33 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Container, Coroutine, Mapping
 from functools import wraps
 from typing import Any, Final
 
 import orjson
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sanic import Blueprint, Request, Sanic
+from sanic import Blueprint, Request
 from sanic.response import HTTPResponse, raw, text
 
 from app import log
-from app.gateway.channels import topic_of, topic_prefix
+from app.bus import events
+from app.gateway.applications import Application
+from app.gateway.channels import topic_of
+from app.gateway.cluster import Occupancy, Unavailable
 from app.gateway.node import Node
-from app.gateway.pusher import Application, is_channel_name
+from app.gateway.pusher import (
+    MAX_EVENT_DATA_BYTES,
+    MAX_EVENT_NAME_CHARACTERS,
+    USER_CHANNEL_PREFIX,
+    is_channel_name,
+    is_user_id,
+    remembers,
+)
 
 TIMESTAMP_WINDOW_SECONDS: Final = 600
 MAX_CHANNELS_PER_EVENT: Final = 100
 MAX_EVENTS_PER_BATCH: Final = 10
-MAX_EVENT_NAME_CHARACTERS: Final = 200
-MAX_EVENT_DATA_BYTES: Final = 10 * 1024
-REDIS_TIMEOUT_SECONDS: Final = 3.0
-REDIS_CONNECTIONS: Final = 8
 
 _SOCKET_ID: Final = re.compile(r"([0-9]+\.[0-9]+)?")
 
@@ -128,9 +134,15 @@ def _event_fields(fields: object) -> tuple[str, str, str]:
 
 
 def _channel_of(name: object) -> str:
-    if not isinstance(name, str) or not is_channel_name(name):
-        raise ApiError(400, "A channel name should be 1 to 164 letters, digits or _-=@,.;")
-    return name
+    if isinstance(name, str) and (
+        is_channel_name(name)
+        or (
+            name.startswith(USER_CHANNEL_PREFIX)
+            and is_user_id(name.removeprefix(USER_CHANNEL_PREFIX))
+        )
+    ):
+        return name
+    raise ApiError(400, "A channel name should be 1 to 164 letters, digits or _-=@,.;")
 
 
 def _parse_body(body: bytes) -> dict[str, Any]:
@@ -174,6 +186,39 @@ def parse_batch(application_id: str, body: bytes) -> list[tuple[bytes, bytes]]:
     ]
 
 
+# --- attributes ------------------------------------------------------------------------------
+
+SUBSCRIPTION_COUNT: Final = "subscription_count"
+USER_COUNT: Final = "user_count"
+CACHE: Final = "cache"
+
+
+def _is_presence(channel: str) -> bool:
+    return channel.startswith("presence-")
+
+
+def parse_info(text: object, channels: list[str], *, known: Container[str]) -> list[str]:
+    """The attributes that ``info`` (names with commas between) asks for of ``channels``."""
+    if text is None or text == "":
+        return []
+    if not isinstance(text, str):
+        raise ApiError(400, "info should be names of attributes with commas between")
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise ApiError(400, f"info {name[:40]!r} is not available here")
+    if USER_COUNT in names and not all(map(_is_presence, channels)):
+        raise ApiError(400, "user_count is available for presence channels only")
+    return names
+
+
+def attributes(names: list[str], occupancy: Occupancy | None) -> dict[str, int]:
+    """The counts among the attributes ``names`` of one channel."""
+    found = occupancy or Occupancy()
+    counts = {SUBSCRIPTION_COUNT: found.subscriptions, USER_COUNT: len(found.users)}
+    return {name: count for name, count in counts.items() if name in names}
+
+
 # --- routes ----------------------------------------------------------------------------------
 
 
@@ -187,26 +232,6 @@ def _parameters(request: Request) -> dict[str, str]:
     return {name: values[0] for name, values in given.items()}
 
 
-def _redis(app: Sanic[Any, Any]) -> Redis:
-    """The connection pool for commands, made at the first use."""
-    if getattr(app.ctx, "gateway_redis", None) is None:
-        app.ctx.gateway_redis = Redis.from_url(
-            app.ctx.gateway.settings.redis_url,
-            socket_timeout=REDIS_TIMEOUT_SECONDS,
-            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
-            max_connections=REDIS_CONNECTIONS,
-        )
-    redis: Redis = app.ctx.gateway_redis
-    return redis
-
-
-async def close(app: Sanic[Any, Any]) -> None:
-    """Close the connection pool, if there is one."""
-    redis, app.ctx.gateway_redis = getattr(app.ctx, "gateway_redis", None), None
-    if redis is not None:
-        await redis.aclose()
-
-
 def _signed(handler: Handler) -> Handler:
     """Check application and signature first; turn errors into answers, in this one place."""
 
@@ -214,73 +239,135 @@ def _signed(handler: Handler) -> Handler:
     async def checked(request: Request, app_id: str, **names: str) -> HTTPResponse:
         node: Node = request.app.ctx.gateway
         try:
-            if app_id != node.application.id:
+            application = node.applications.by_id.get(app_id)
+            if application is None:
                 raise ApiError(404, "There is no application with this id")
             check_request(
-                node.application,
+                application,
                 method=request.method,
                 path=request.path,
                 parameters=_parameters(request),
                 body=request.body,
                 now=time.time(),
             )
-            return await handler(request, app_id, **names)
+            if not application.enabled:
+                raise ApiError(403, "This application is disabled")
+            return await handler(request, node, application, **names)
         except ApiError as error:
             return text(error.message + "\n", status=error.status)
+        except Unavailable:
+            return _try_again("This gateway does not hear the others")
         except (RedisError, OSError, TimeoutError) as error:
             log.get("gateway.control").warning("redis command failed", error=type(error).__name__)
-            return text(
-                "Redis cannot be reached: try again\n", status=503, headers={"Retry-After": "1"}
-            )
+            return _try_again("Redis cannot be reached")
 
     return checked
 
 
-async def _publish(request: Request, publications: list[tuple[bytes, bytes]]) -> HTTPResponse:
-    async with _redis(request.app).pipeline(transaction=False) as pipe:
+def _try_again(reason: str) -> HTTPResponse:
+    return text(f"{reason}: try again\n", status=503, headers={"Retry-After": "1"})
+
+
+async def _publish(node: Node, publications: list[tuple[bytes, bytes]]) -> None:
+    async with node.redis.pipeline(transaction=False) as pipe:
         for topic, payload in publications:
-            pipe.publish(topic, payload)
+            for words in events.commands(topic.decode(), payload):
+                pipe.execute_command(*words)
         await pipe.execute()
-    return _json({})
 
 
 @_signed
-async def _events(request: Request, app_id: str) -> HTTPResponse:
-    return await _publish(request, parse_event(app_id, request.body))
+async def _events(request: Request, node: Node, application: Application) -> HTTPResponse:
+    publications = parse_event(application.id, request.body)
+    fields = _parse_body(request.body)
+    names = [topic.split(b":", 3)[3].decode() for topic, _ in publications]
+    info = parse_info(fields.get("info"), names, known=(SUBSCRIPTION_COUNT, USER_COUNT))
+    await _publish(node, publications)
+    if not info:
+        return _json({})
+    found = await node.cluster.occupancy(node.redis, application, channels=names)
+    return _json({"channels": {name: attributes(info, found.get(name)) for name in names}})
 
 
 @_signed
-async def _batch_events(request: Request, app_id: str) -> HTTPResponse:
-    return await _publish(request, parse_batch(app_id, request.body))
-
-
-def _refuse_info(request: Request) -> None:
-    """Counts over all nodes are not kept, and one node's would be a lie."""
-    if request.args.get("info"):
-        raise ApiError(400, "info is not available: this server keeps no counts of all nodes")
+async def _batch_events(request: Request, node: Node, application: Application) -> HTTPResponse:
+    publications = parse_batch(application.id, request.body)
+    asked = []
+    for event in _parse_body(request.body)["batch"]:
+        name = event["channel"]
+        known = (SUBSCRIPTION_COUNT, USER_COUNT)
+        asked.append((name, parse_info(event.get("info"), [name], known=known)))
+    await _publish(node, publications)
+    wanted = sorted({name for name, info in asked if info})
+    if not wanted:
+        return _json({})
+    found = await node.cluster.occupancy(node.redis, application, channels=wanted)
+    return _json({"batch": [attributes(info, found.get(name)) for name, info in asked]})
 
 
 @_signed
-async def _channels(request: Request, app_id: str) -> HTTPResponse:
-    _refuse_info(request)
+async def _channels(request: Request, node: Node, application: Application) -> HTTPResponse:
     prefix = request.args.get("filter_by_prefix", "")
     if prefix and not is_channel_name(prefix):
         raise ApiError(400, "filter_by_prefix should be the beginning of a channel name")
-    start = topic_prefix(app_id)
-    # A gateway subscribes only to channels with sockets, so Redis knows those of all nodes.
-    topics = await _redis(request.app).pubsub_channels((start + prefix.encode() + b"*").decode())
-    names = sorted(
-        topic.removeprefix(start).decode("latin-1") for topic in topics if isinstance(topic, bytes)
+    info = parse_info(request.args.get("info"), [prefix], known=(SUBSCRIPTION_COUNT, USER_COUNT))
+    found = await node.cluster.occupancy(node.redis, application, prefix=prefix)
+    return _json(
+        {
+            "channels": {
+                name: attributes(info, occupancy)
+                for name, occupancy in sorted(found.items())
+                if name[0] != USER_CHANNEL_PREFIX[0]
+            }
+        }
     )
-    return _json({"channels": {name: {} for name in names}})
 
 
 @_signed
-async def _channel(request: Request, app_id: str, name: str) -> HTTPResponse:
-    _refuse_info(request)
-    topic = topic_of(app_id, _channel_of(name))
-    ((_, listeners),) = await _redis(request.app).pubsub_numsub(topic)
-    return _json({"occupied": listeners > 0})
+async def _channel(
+    request: Request, node: Node, application: Application, name: str
+) -> HTTPResponse:
+    channel = _channel_of(name)
+    known = (SUBSCRIPTION_COUNT, USER_COUNT, *((CACHE,) if remembers(channel) else ()))
+    info = parse_info(request.args.get("info"), [channel], known=known)
+    found = await node.cluster.occupancy(node.redis, application, channels=[channel])
+    answer: dict[str, Any] = {"occupied": channel in found}
+    answer |= attributes(info, found.get(channel))
+    if CACHE in info:
+        answer[CACHE] = await _cached(node, application, channel)
+    return _json(answer)
+
+
+async def _cached(node: Node, application: Application, channel: str) -> dict[str, Any] | None:
+    """The data of a cache channel's last event and the seconds that it is kept; None: none."""
+    key = events.cache_key(application.id, channel)
+    pipe = node.redis.pipeline(transaction=True)
+    pipe.get(key)
+    pipe.ttl(key)
+    message, seconds = await pipe.execute()
+    return {"data": orjson.loads(message)["data"], "ttl": seconds} if message else None
+
+
+@_signed
+async def _users(
+    _request: Request, node: Node, application: Application, name: str
+) -> HTTPResponse:
+    channel = _channel_of(name)
+    if not _is_presence(channel):
+        raise ApiError(400, "Only presence channels have users")
+    found = await node.cluster.occupancy(node.redis, application, channels=[channel])
+    users = found[channel].users if channel in found else {}
+    return _json({"users": [{"id": user_id} for user_id in sorted(users)]})
+
+
+@_signed
+async def _terminate(
+    _request: Request, node: Node, application: Application, user_id: str
+) -> HTTPResponse:
+    if not is_user_id(user_id):
+        raise ApiError(400, "A user id should have 1 to 128 characters")
+    await node.cluster.tell(node.redis, application, {"do": "terminate", "user": user_id})
+    return _json({})
 
 
 def blueprint() -> Blueprint:
@@ -290,4 +377,8 @@ def blueprint() -> Blueprint:
     routes.add_route(_batch_events, "/batch_events", methods=["POST"])
     routes.add_route(_channels, "/channels", methods=["GET"])
     routes.add_route(_channel, "/channels/<name:str>", methods=["GET"], unquote=True)
+    routes.add_route(_users, "/channels/<name:str>/users", methods=["GET"], unquote=True)
+    routes.add_route(
+        _terminate, "/users/<user_id:str>/terminate_connections", methods=["POST"], unquote=True
+    )
     return routes

@@ -6,18 +6,27 @@ import asyncio
 import contextlib
 import resource
 import secrets
+import sys
+import time
 from collections import Counter
 from random import SystemRandom
 from typing import Final
 
 from app import log, serving
+from app.bus import events
 from app.config import Settings
-from app.gateway import drain, pusher
+from app.gateway import applications, drain, pusher
+from app.gateway.applications import Application, Applications
+from app.gateway.cache import Newcomer
 from app.gateway.channels import Channels, Fanout
+from app.gateway.cluster import Cluster
+from app.gateway.commands import Commands, Then, connect
 from app.gateway.connection import Connection, State
-from app.gateway.frames import Violation
+from app.gateway.frames import Request, Violation
+from app.gateway.pusher import Code, Rejection
 from app.gateway.redis_reader import Address, Batch, RedisReader
 from app.gateway.sweep import Sweep
+from app.proxies import client_address, client_network, is_trusted
 
 LISTEN_BACKLOG: Final = 4096
 # Descriptors that are kept for Redis, the control port, logs and refusing the next client.
@@ -39,14 +48,21 @@ def raise_descriptor_limit() -> int:
 
 
 class Node:
-    """A gateway node. Create it anywhere; :meth:`start` it on the loop that it shall run on."""
+    """A gateway node. Create it anywhere; :meth:`start` it on the loop that it shall run on.
+
+    Raises :class:`app.config.ConfigError` when the file of applications is wrong.
+    """
 
     def __init__(self, settings: Settings, *, random: SystemRandom | None = None) -> None:
         self.settings = settings
-        self.application = pusher.Application(
-            settings.pusher_app_id, settings.pusher_key, settings.pusher_secret.encode()
-        )
+        self.applications = applications.load(settings)
+        # sockets of each application and, where that is limited, of each address
+        self.sockets: Counter[str] = Counter()
+        self.places: Counter[str] = Counter()
+        # who has to authorize until which tick, of applications that ask for it, oldest first
+        self._unauthorized: dict[int, list[Connection]] = {}
         self.random = random or SystemRandom()
+        self.clock = time.monotonic
         self.log = log.get("gateway")
         self.connections: set[Connection] = set()
         self.tick = 0
@@ -57,13 +73,18 @@ class Node:
         self.established_count = 0
         self.closed_count = 0
         self.messages = 0
+        self.client_events = 0
         self.slow_readers = 0
         self.resyncs = 0
         self.refusals: Counter[int] = Counter()
         self.reader = RedisReader(
             Address.parse(settings.redis_url), self, random=self.random.random
         )
-        self.channels = Channels(settings.pusher_app_id, self.reader)
+        self.channels = Channels(self.reader)
+        self.commands = Commands()
+        self.cluster = Cluster(self)
+        # those who wait for the last event of a cache channel
+        self._newcomers: dict[tuple[bytes, str, Connection], Newcomer] = {}
         self._server: asyncio.Server | None = None
         self._resync_queue: list[Connection] = []
         self._resync_timer: asyncio.TimerHandle | None = None
@@ -81,7 +102,9 @@ class Node:
             settings.gateway_host, settings.gateway_port, "DESKLINE_GATEWAY_PORT"
         )
         self.capacity = max(1, raise_descriptor_limit() - RESERVED_DESCRIPTORS)
-        self.fanout = Fanout(self.channels, loop)
+        self.fanout = Fanout(self.channels, loop, self.cluster.receive)
+        self.redis = connect(settings.redis_url)
+        self.commands.start(self.redis)
         self._sweep = Sweep(self, loop)
         self._sweep.start()
         self.reader.start()
@@ -94,6 +117,32 @@ class Node:
     async def drain(self, seconds: float) -> None:
         """Ask all sockets to reconnect elsewhere, over at most ``seconds``."""
         await drain.drain(self, seconds, self.random.shuffle)
+
+    def reload(self, applications: Applications) -> None:
+        """Replace the applications (:func:`app.gateway.applications.load`).
+
+        The sockets of one that is gone or disabled are closed with 4001 or 4003; the others stay
+        and fall under the new limits with the next thing that they do.
+        """
+        before = set(self.cluster.topics())
+        self.applications = applications
+        after = set(self.cluster.topics())
+        for topic in before - after:
+            self.reader.unsubscribe(topic)
+        for topic in after - before:
+            self.reader.subscribe(topic)
+        for connection in list(self.connections):
+            session = connection.session
+            if session is None or connection.state is not State.OPEN:
+                continue
+            application = applications.by_id.get(session.application.id)
+            if application is None:
+                connection.close(Code.NO_SUCH_APPLICATION, "This application was removed")
+            elif not application.enabled:
+                connection.close(Code.APPLICATION_DISABLED, "This application is disabled")
+            else:
+                session.application = application
+        self.log.info("applications reloaded", applications=len(applications.by_id))
 
     async def stop(self) -> None:
         """Close the listener, cut what is left, leave Redis."""
@@ -110,6 +159,8 @@ class Node:
         for connection in list(self.connections):
             connection.abort()
         await self.reader.stop()
+        await self.commands.stop()
+        await self.redis.aclose()
         self.log_counts()
         self.log.info("gateway stopped")
 
@@ -120,25 +171,101 @@ class Node:
 
     # --- called by connections
 
-    @property
-    def is_full(self) -> bool:
-        """Whether new clients must be told to try elsewhere."""
-        return len(self.connections) > self.capacity
+    def admit(self, connection: Connection, request: Request) -> Application | Rejection:
+        """The application that a new WebSocket may use, or why it may not be used."""
+        found = pusher.check_connect(
+            self.applications, request.path, request.query, request.headers.get("origin", "")
+        )
+        if isinstance(found, Rejection):
+            return found
+        if found.tls_only and not self._came_by_tls(connection, request):
+            return Rejection(Code.TLS_ONLY, "This application takes TLS only: use wss://")
+        if len(self.connections) > self.capacity:
+            return Rejection(Code.OVER_CAPACITY, "This gateway is full")
+        if found.max_connections and self.sockets[found.id] >= found.max_connections:
+            return Rejection(Code.OVER_QUOTA, "This application has all sockets that it may have")
+        if found.max_connections_per_address:
+            place = self._place(connection, request, found)
+            if self.places[place] >= found.max_connections_per_address:
+                return Rejection(Code.OVER_CAPACITY, "Too many sockets from this address")
+            connection.place = place
+        return found
+
+    def _place(self, connection: Connection, request: Request, application: Application) -> str:
+        """What the sockets of one address are counted under; the same object for all of them."""
+        forwarded = request.headers.get("x-forwarded-for")
+        address = client_address(connection.peer, forwarded, self.settings.trusted_proxies)
+        return sys.intern(f"{application.id} {client_network(address)}")
+
+    def _came_by_tls(self, connection: Connection, request: Request) -> bool:
+        """The gateway speaks no TLS itself: a trusted proxy must say that it did."""
+        return request.headers.get("x-forwarded-proto") == "https" and is_trusted(
+            connection.peer, self.settings.trusted_proxies
+        )
 
     def make_socket_id(self) -> str:
         """A new socket id."""
         return pusher.make_socket_id(secrets.randbelow)
 
+    def join_cache_channel(self, prefix: bytes, name: str, connection: Connection) -> None:
+        """Put a socket into a cache channel, with the channel's last event first."""
+        key = prefix, name, connection
+        application_id = prefix.split(b":")[2].decode()
+
+        def read(answer: Then) -> None:
+            self.commands.send(b"GET", events.cache_key(application_id, name).encode(), then=answer)
+
+        def tell(last: bytes | None) -> None:
+            self.channels.replace(prefix, name, self._newcomers.pop(key), connection)
+            connection.subscribed(name)
+            if last is None:
+                connection.send(pusher.cache_miss(name))
+            else:
+                connection.writer.write(last)
+
+        newcomer = self._newcomers[key] = Newcomer(connection, read, tell)
+        self.channels.join(prefix, name, newcomer)
+
+    def leave(self, prefix: bytes, name: str, connection: Connection) -> None:
+        """Take a socket out of a channel."""
+        if self._newcomers:
+            newcomer = self._newcomers.pop((prefix, name, connection), None)
+            if newcomer is not None:
+                newcomer.cancel()
+                self.channels.leave(prefix, name, newcomer)
+                return
+        self.channels.leave(prefix, name, connection)
+
+    def publish(self, prefix: bytes, channel: str, socket_id: str, message: bytes) -> None:
+        """Give a client's event to all nodes. It is lost while Redis is away."""
+        self.client_events += 1
+        self.commands.send(
+            b"PUBLISH", prefix + channel.encode(), b"%b\n%b" % (socket_id.encode(), message)
+        )
+
     def opened(self, connection: Connection) -> None:
         """A client has connected (TCP)."""
         self.connections.add(connection)
         if len(self.connections) > self.capacity + RESERVED_DESCRIPTORS // 2:
-            self.refusals[pusher.Code.OVER_CAPACITY] += 1
+            self.refusals[Code.OVER_CAPACITY] += 1
             connection.abort()
 
-    def established(self) -> None:
+    def established(self, connection: Connection, application: Application) -> None:
         """A client's Pusher connection is established."""
         self.established_count += 1
+        self.sockets[application.id] += 1
+        if connection.place:
+            self.places[connection.place] += 1
+        if application.authorize_seconds:
+            deadline = self.tick + application.authorize_seconds
+            self._unauthorized.setdefault(deadline, []).append(connection)
+
+    def close_unauthorized(self) -> None:
+        """Close those whose time to authorize is over in this tick."""
+        for connection in self._unauthorized.pop(self.tick, ()):
+            session = connection.session
+            if session is not None and not session.authorized:
+                connection.close(Code.UNAUTHORIZED, "Connection not authorized within the time")
 
     def refused(self, status: int) -> None:
         """A client got an HTTP answer instead of an upgrade."""
@@ -162,12 +289,16 @@ class Node:
         """A client's connection has ended."""
         self.connections.discard(connection)
         self.closed_count += 1
+        if connection.session is not None:
+            _count_down(self.sockets, connection.session.application.id)
+            if connection.place:
+                _count_down(self.places, connection.place)
 
     # --- called by the Redis reader
 
     def topics(self) -> list[bytes]:
-        """The Redis channels that have sockets here."""
-        return self.channels.topics()
+        """The Redis channels that have sockets here, and those that the nodes talk on."""
+        return self.cluster.topics() + self.channels.topics()
 
     def received(self, batch: Batch) -> None:
         """Events for the sockets."""
@@ -222,3 +353,10 @@ class Node:
             events=self.fanout.events,
             deliveries=self.fanout.deliveries,
         )
+
+
+def _count_down(counter: Counter[str], name: str) -> None:
+    """One less; a name with none left is forgotten, so that the counter does not grow for ever."""
+    counter[name] -= 1
+    if not counter[name]:
+        del counter[name]

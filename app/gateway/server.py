@@ -56,7 +56,6 @@ def attach(app: Sanic[Any, Any], settings: Settings) -> Node:
         if (beat := getattr(app.ctx, "gateway_beat", None)) is not None:
             await beat.close()
             await app.ctx.gateway_told_by.aclose()
-        await control.close(app)
         await node.stop()
 
     app.register_listener(start, "after_server_start")

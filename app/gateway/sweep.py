@@ -44,6 +44,7 @@ class Sweep:
     def _tick(self) -> None:
         self.start()
         self._node.tick += 1
+        self._node.close_unauthorized()
         self.sweep()
         if self._node.tick % COUNTS_INTERVAL_SECONDS == 0:
             self._node.log_counts()

@@ -52,7 +52,7 @@ from app.http import (
 )
 from app.http.endpoint import Endpoint
 from app.http.metrics import ContextCollector, RequestMetrics
-from app.http.proxies import client_address, client_network
+from app.proxies import client_address, client_network
 
 REQUEST_MAX_BYTES: Final = 256 * 1024
 # Nginx must give up an idle connection before we do, or it sends a request into a closing one

@@ -44,6 +44,9 @@ class Source:
         self.calls.append(("unsubscribe", topic))
 
 
+PREFIX = topic_of("app1", "")
+
+
 def topic(name: str) -> bytes:
     return topic_of("app1", name)
 
@@ -53,41 +56,41 @@ def topic(name: str) -> bytes:
 
 def test_redis_is_asked_once_for_a_channel_and_told_when_it_is_empty() -> None:
     source = Source()
-    registry = Channels("app1", source)
+    registry = Channels(source)
     first, second = Member("1.1"), Member("2.2")
-    registry.join("a", first)
-    registry.join("a", second)
+    registry.join(PREFIX, "a", first)
+    registry.join(PREFIX, "a", second)
     assert source.calls == [("subscribe", b"deskline:ch:app1:a")]
-    registry.leave("a", first)
+    registry.leave(PREFIX, "a", first)
     assert len(source.calls) == 1
-    registry.leave("a", second)
+    registry.leave(PREFIX, "a", second)
     assert source.calls[1:] == [("unsubscribe", b"deskline:ch:app1:a")]
     assert len(registry) == 0
-    registry.leave("a", second)
+    registry.leave(PREFIX, "a", second)
     assert len(source.calls) == 2
 
 
 def test_a_member_is_told_only_when_the_events_flow() -> None:
-    registry = Channels("app1", Source())
+    registry = Channels(Source())
     first, second, gone = Member("1.1"), Member("2.2"), Member("3.3")
-    registry.join("a", first)
-    registry.join("a", gone)
-    registry.leave("a", gone)
+    registry.join(PREFIX, "a", first)
+    registry.join(PREFIX, "a", gone)
+    registry.leave(PREFIX, "a", gone)
     assert first.told == []
     registry.confirm(topic("a"))
     assert first.told == ["a"]
-    registry.join("a", second)
+    registry.join(PREFIX, "a", second)
     assert second.told == ["a"]
     assert gone.told == []
 
 
 def test_after_an_interruption_new_members_wait_for_the_next_confirmation() -> None:
-    registry = Channels("app1", Source())
+    registry = Channels(Source())
     first, second = Member("1.1"), Member("2.2")
-    registry.join("a", first)
+    registry.join(PREFIX, "a", first)
     registry.confirm(topic("a"))
     registry.interrupt()
-    registry.join("a", second)
+    registry.join(PREFIX, "a", second)
     assert second.told == []
     registry.confirm(topic("a"))
     assert (first.told, second.told) == (["a"], ["a"])
@@ -100,10 +103,10 @@ def test_after_an_interruption_new_members_wait_for_the_next_confirmation() -> N
 async def fanout_with(
     memberships: dict[str, list[Member]],
 ) -> Fanout:
-    registry = Channels("app1", Source())
+    registry = Channels(Source())
     for name, members in memberships.items():
         for member in members:
-            registry.join(name, member)
+            registry.join(PREFIX, name, member)
         registry.confirm(topic(name))
     return Fanout(registry, asyncio.get_running_loop())
 

@@ -19,7 +19,7 @@ from app.chat.visitors import VisitorTokens
 from app.db import schema
 from app.db.engines import Database
 from app.db.reads import Reads
-from app.http.proxies import client_address
+from app.proxies import client_address
 
 KEY = "k" * 40
 

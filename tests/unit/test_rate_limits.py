@@ -13,7 +13,7 @@ from app import embedded
 from app.bus import connection, limits
 from app.bus.limits import AttemptLimit, Pause, RateLimits
 from app.http import server
-from app.http.proxies import client_network
+from app.proxies import client_network
 
 DEAD_REDIS = "redis://127.0.0.1:1/0"
 # 60 a minute are 10 in a window

@@ -16,7 +16,7 @@ def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network,
     """
     address = peer
     hops = [hop.strip() for hop in (forwarded_for or "").split(",") if hop.strip()]
-    while _is_trusted(address, trusted) and hops:
+    while is_trusted(address, trusted) and hops:
         hop = _parse(hops.pop())
         if hop is None:
             break
@@ -42,6 +42,7 @@ def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return mapped or address
 
 
-def _is_trusted(text: str, trusted: tuple[Network, ...]) -> bool:
-    address = _parse(text)
+def is_trusted(peer: str, trusted: tuple[Network, ...]) -> bool:
+    """Whether the other end of a connection is a proxy whose headers are believed."""
+    address = _parse(peer)
     return address is not None and any(address in network for network in trusted)
