@@ -53,6 +53,18 @@ async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
     raise AssertionError(f"this did not become true within {seconds} s")
 
 
+def node_modules(package: str) -> str:
+    """The folder of node modules that has ``package``; skips, under CI fails, when none has."""
+    folders = [str(ROOT / "web" / "node_modules"), *os.environ.get("NODE_PATH", "").split(":")]
+    for folder in folders:
+        if folder and (Path(folder) / package).is_dir() and shutil.which("node"):
+            return folder
+    reason = f"{package} or node is not installed: run `npm ci` in web/ first"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def stop(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
     """Send a signal to a process of ours and wait for its end; gives its exit code."""
     if process.poll() is None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.gateway.conftest import APPLICATION, ROOT, Gateway, RedisServer
+from tests.gateway.conftest import APPLICATION, Gateway, RedisServer, node_modules
 
 CHANNEL = "private-conversation.7"
 MESSAGE = {
@@ -22,18 +19,6 @@ MESSAGE = {
     "channel": CHANNEL,
     "data": json.dumps({"seq": 1, "body": "Grüße 你好"}),
 }
-
-
-def node_path() -> str:
-    """The folder of node modules that has pusher-js; skips, under CI fails, when none has."""
-    folders = [str(ROOT / "web" / "node_modules"), *os.environ.get("NODE_PATH", "").split(":")]
-    for folder in folders:
-        if folder and (Path(folder) / "pusher-js").is_dir() and shutil.which("node"):
-            return folder
-    reason = "pusher-js or node is not installed: run `npm ci` in web/ first"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 class PusherJs:
@@ -66,7 +51,7 @@ async def pusher_js(
         "node",
         str(Path(__file__).with_name("pusher_client.cjs")),
         *(str(gateway.port), key, CHANNEL, secret),
-        env={**os.environ, "NODE_PATH": node_path()},
+        env={**os.environ, "NODE_PATH": node_modules("pusher-js")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
