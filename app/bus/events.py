@@ -11,11 +11,14 @@ from typing import Any, Final
 
 import orjson
 
+from app import clock
+
 # The last event of these channels is kept for those who subscribe later.
 CACHE_PREFIXES: Final = ("cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-")
 CACHE_SECONDS: Final = 1800
 # What the gateways tell each other and are told by the other processes; no client can subscribe.
 CONTROL_CHANNEL: Final = "#control"
+CONTROL_SECONDS: Final = 3600
 _TOPIC_PREFIX: Final = "deskline:ch:"
 
 
@@ -55,15 +58,29 @@ def access_changed(owner: str) -> Event:
 def commands(topic: str, payload: bytes) -> list[tuple[str | bytes, ...]]:
     """The Redis commands that publish ``payload`` on a :func:`redis_channel`.
 
-    The last event of a cache channel is kept before it is published: whoever subscribes in
-    between gets it twice rather than never.
+    What somebody may ask for who was not listening is kept before it is published, so that it is
+    heard twice rather than never: the last event of a cache channel, and for an hour the control
+    messages, for gateways that were cut off.
     """
-    publish = ("PUBLISH", topic, payload)
+    made: list[tuple[str | bytes, ...]] = [("PUBLISH", topic, payload)]
     app_id, _, channel = topic.removeprefix(_TOPIC_PREFIX).partition(":")
-    if not channel.startswith(CACHE_PREFIXES):
-        return [publish]
     message = payload.partition(b"\n")[2]
-    return [("SET", cache_key(app_id, channel), message, "EX", str(CACHE_SECONDS)), publish]
+    if channel.startswith(CACHE_PREFIXES):
+        made.insert(0, ("SET", cache_key(app_id, channel), message, "EX", str(CACHE_SECONDS)))
+    elif channel == CONTROL_CHANNEL:
+        key, now = control_key(app_id), clock.now_source().timestamp()
+        made = [
+            ("ZADD", key, str(now), message),
+            ("ZREMRANGEBYSCORE", key, "-inf", str(now - CONTROL_SECONDS)),
+            ("EXPIRE", key, str(CONTROL_SECONDS)),
+            *made,
+        ]
+    return made
+
+
+def control_key(app_id: str) -> str:
+    """Where the control messages of the last hour are kept, by Unix time."""
+    return f"deskline:control:{app_id}"
 
 
 def cache_key(app_id: str, channel: str) -> str:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app import clock
-from app.chat import audit, second_factor
+from app.chat import access, audit, second_factor
 from app.chat.errors import CodeNeeded, InvalidCode, InvalidCredentials, NotFound
 from app.chat.permissions import Actor, Agent
 from app.chat.second_factor import SecretBox
@@ -241,10 +241,13 @@ def open_session(connection: Connection, user_id: int, browser: Browser) -> tupl
 
 
 def end_sessions(connection: Connection, user_id: int, *, but: str | None = None) -> int:
-    """End all sessions of an account, but the one with the token hash ``but``; gives how many."""
+    """End all sessions of an account, but the one with the token hash ``but``; gives how many.
+
+    Its WebSockets close; those of a session that stays come back at once."""
     ended = delete(_sessions).where(_sessions.c.user_id == user_id)
     if but is not None:
         ended = ended.where(_sessions.c.token_hash != but)
+    access.changed(connection, [access.user_owner(user_id)])
     return int(connection.execute(ended).rowcount)
 
 
@@ -298,6 +301,7 @@ def end_session(database: Database, session: Session, public_id: str) -> None:
         if not found:
             raise NotFound
         connection.execute(delete(_sessions).where(_sessions.c.token_hash.in_(found)))
+        access.changed(connection, [access.user_owner(session.agent.id)])
 
 
 def end_other_sessions(database: Database, session: Session) -> None:
@@ -352,6 +356,7 @@ def log_out(database: Database, session: Session) -> None:
     """End a session for good."""
     with database.write() as connection:
         connection.execute(delete(_sessions).where(_sessions.c.token_hash == session.token_hash))
+        access.changed(connection, [access.user_owner(session.agent.id)])
 
 
 def purge_expired(connection: Connection, limit: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import func, insert, or_, select, update
 
 from app import clock
-from app.chat import accounts, audit, pages
+from app.chat import access, accounts, audit, pages
 from app.chat.errors import NotFound, Refused
 from app.chat.permissions import Actor
 from app.db import schema
@@ -109,6 +109,7 @@ def revoke(database: Database, actor: Actor, key_id: int) -> None:
             object_id=key_id,
             details={"name": row.name},
         )
+        access.changed(connection, [access.user_owner(row.user_id)])
 
 
 def _wire(row: Any) -> dict[str, Any]:

@@ -6,12 +6,19 @@ import hmac
 import re
 from typing import Final
 
-from app.chat import conversations, permissions
+import orjson
+from sqlalchemy import Connection, select
+
+from app import clock
+from app.chat import access, conversations, permissions
 from app.chat.errors import NotFound
 from app.chat.permissions import Agent, VisitorIdentity
+from app.db import schema
 from app.db.engines import Database
 
 _NAME: Final = re.compile(r"private-(conversation|staff|inbox|user|visitor)\.([1-9][0-9]{0,17})")
+# A client subscribes within moments; the clocks of two machines may differ.
+SIGNATURE_SECONDS: Final = 600
 SOCKET_ID: Final = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
 
 
@@ -42,11 +49,13 @@ def may_join(database: Database, caller: Agent | VisitorIdentity, channel: str) 
         return False
     kind, number = match[1], int(match[2])
     is_visitor = isinstance(caller, VisitorIdentity)
-    if kind in ("user", "visitor"):
-        return number == caller.id and is_visitor == (kind == "visitor")
-    if is_visitor and kind != "conversation":
-        return False
     with database.view() as connection:
+        if is_visitor and (
+            kind in ("staff", "inbox", "user") or _is_blocked(connection, caller.id)
+        ):
+            return False
+        if kind in ("user", "visitor"):
+            return number == caller.id and is_visitor == (kind == "visitor")
         if kind == "inbox":
             return conversations.inbox_exists(connection, number) and permissions.may_reach(
                 caller, inbox_id=number
@@ -58,10 +67,23 @@ def may_join(database: Database, caller: Agent | VisitorIdentity, channel: str) 
     return permissions.may_reach(caller, inbox_id=place.inbox_id, visitor_id=place.visitor_id)
 
 
-def sign(key: str, secret: str, socket_id: str, channel: str) -> str:
-    """The ``auth`` of a subscription: ``key:hex(HMAC-SHA256(secret, "socket_id:channel"))``.
+def _is_blocked(connection: Connection, visitor_id: int) -> bool:
+    query = select(schema.visitors.c.blocked_at).where(schema.visitors.c.id == visitor_id)
+    return connection.execute(query).scalar() is not None
 
-    As described in the public Pusher documentation, "Generating the authentication string".
+
+def sign(
+    key: str, secret: str, socket_id: str, channel: str, caller: Agent | VisitorIdentity
+) -> dict[str, str]:
+    """The ``auth`` and ``channel_data`` of a subscription.
+
+    ``key:hex(HMAC-SHA256(secret, "socket_id:channel:channel_data"))``, as described in the public
+    Pusher documentation, "Generating the authentication string". The channel data tells the
+    gateway whose subscription it is and until when it may be made (Unix time).
     """
-    text = f"{socket_id}:{channel}".encode()
-    return f"{key}:{hmac.new(secret.encode(), text, 'sha256').hexdigest()}"
+    owner = access.visitor_owner if isinstance(caller, VisitorIdentity) else access.user_owner
+    until = int(clock.now_source().timestamp()) + SIGNATURE_SECONDS
+    data = orjson.dumps({"owner": owner(caller.id), "until": until}).decode()
+    text = f"{socket_id}:{channel}:{data}".encode()
+    digest = hmac.new(secret.encode(), text, "sha256").hexdigest()
+    return {"auth": f"{key}:{digest}", "channel_data": data}

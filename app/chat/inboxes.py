@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app import clock
-from app.chat import audit, business_hours, languages, pages, permissions
+from app.chat import access, audit, business_hours, languages, pages, permissions
 from app.chat.business_hours import Hours
 from app.chat.errors import NotFound, Refused, UnknownInbox
 from app.chat.languages import Label, Language, LongText, ShortText, localized
@@ -572,6 +572,7 @@ def set_members(
                     _members.c.inbox_id == inbox_id, _members.c.user_id.in_(gone)
                 )
             )
+            access.changed(connection, map(access.user_owner, gone))
         if new := sorted(wanted - before):
             connection.execute(
                 insert(_members), [{"inbox_id": inbox_id, "user_id": user} for user in new]

@@ -20,7 +20,7 @@ import orjson
 from sqlalchemy import Connection, case, delete, func, insert, or_, select, update
 
 from app import clock
-from app.chat import audit, messages, permissions, search
+from app.chat import access, audit, messages, permissions, search
 from app.chat.accounts import normalized_email
 from app.chat.channels import (
     conversation_channel,
@@ -328,6 +328,7 @@ def erase(
             .where(_v.c.id.in_(whose.ids), _v.c.blocked_at.is_(None))
             .values(blocked_at=clock.now())
         )
+        access.changed(connection, map(access.visitor_owner, whose.ids))
         nobody = _nameless(connection, whose)
     while True:
         with database.write() as connection:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app import clock
-from app.chat import accounts, audit, links, pages, permissions, second_factor
+from app.chat import access, accounts, audit, links, pages, permissions, second_factor
 from app.chat.errors import NotFound, Refused
 from app.chat.links import Site
 from app.chat.permissions import Actor, Agent
@@ -173,6 +173,8 @@ def change(
             _set_inboxes(connection, user_id, values["inbox_ids"])
         if before.active and not values.get("active", True):
             _shut_out(connection, user_id)
+        elif values.keys() & {"role", "all_inboxes", "inbox_ids"}:
+            access.changed(connection, [access.user_owner(user_id)])
         if values:
             audit.record(
                 connection,

@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import Connection, or_, select, update
 
 from app import clock
-from app.chat import attributes, audit, pages, permissions
+from app.chat import access, attributes, audit, pages, permissions
 from app.chat.errors import NotFound
 from app.chat.permissions import Actor, Agent
 from app.chat.visitors import PAGES_KEPT
@@ -144,6 +144,7 @@ def set_blocked(
                 "visitor",
                 object_id=row.id,
             )
+            access.changed(connection, [access.visitor_owner(row.id)])
         return _detail(connection, _row(connection, row.id))
 
 

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -23,15 +25,23 @@ from redis.asyncio import Redis
 
 from app import log
 from app.bus import events
+from app.gateway.channels import Channel
 from app.gateway.connection import Connection, State
-from app.gateway.pusher import Code
+from app.gateway.pusher import ACCESS_CHANGED, Code
+from app.gateway.redis_reader import SILENCE_LIMIT_SECONDS
 
 if TYPE_CHECKING:
     from app.gateway.applications import Application
     from app.gateway.node import Node
+    from app.gateway.pusher import Session
 
 # A node that does not answer in this time has died, or its loop stands still.
 ANSWER_SECONDS: Final = 1.0
+# How long a socket that was there before may not use an owner's signatures: longer than those are
+# valid (pusher.py), with the clocks of two machines between.
+CHANGE_REMEMBERED_SECONDS: Final = 1800
+# What may have been missed before an interruption was noticed, and the clocks of two machines.
+CATCH_UP_MARGIN_SECONDS: Final = 60
 _CONTROL: Final = events.CONTROL_CHANNEL.encode()
 
 
@@ -70,6 +80,11 @@ class Cluster:
         self._reply_topic = f"deskline:gateway:{self._id}".encode()
         self._questions: dict[str, _Question] = {}
         self._log = log.get("gateway.cluster")
+        self._interrupted_at = 0.0
+        # the changes of access: how many were heard, and of each owner the last one's number with
+        # the tick at which it was heard
+        self.changes = 0
+        self.changed: dict[str, tuple[int, int]] = {}
         self.malformed = 0
 
     # --- what is heard
@@ -91,7 +106,7 @@ class Cluster:
             application = topic.split(b":", 3)[2].decode()
             match fields["do"]:
                 case "reauthorize":
-                    self.close_owned(application, str(fields["owner"]))
+                    self.reauthorize(application, str(fields["owner"]))
                 case "terminate":
                     self._close_user(application, str(fields["user"]))
                 case "count":
@@ -102,11 +117,56 @@ class Cluster:
             self.malformed += 1
             self._log.warning("control message not understood", error=type(error).__name__)
 
-    def close_owned(self, application_id: str, owner: str) -> None:
-        """Make the sockets of ``owner`` come back, so that every subscription is signed anew."""
+    def reauthorize(self, application_id: str, owner: str) -> None:
+        """Make the sockets of ``owner`` come back, so that every subscription is signed anew.
+
+        A socket that is open but not known to be the owner's yet is refused when it uses a
+        signature that was made before (:meth:`is_outdated`).
+        """
+        tick = self._node.tick
+        for name, (_, heard) in list(self.changed.items()):
+            if tick - heard > CHANGE_REMEMBERED_SECONDS:
+                del self.changed[name]
+        self.changed[f"{application_id} {owner}"] = self.changes, tick
+        self.changes += 1
         for connection in self._sockets(application_id):
             if connection.session is not None and connection.session.belongs_to(owner):
-                connection.close(Code.RECONNECT, "Your access has changed: reconnect")
+                connection.close(Code.RECONNECT, ACCESS_CHANGED)
+
+    def is_outdated(self, session: Session, born: int) -> bool:
+        """Whether an owner's access has changed since ``born``, the number of changes that were
+        heard when the socket was opened."""
+        return any(
+            self.changed.get(f"{session.application.id} {owner}", (-1, 0))[0] >= born
+            for owner in session.owners.split("\n")
+        )
+
+    def interrupted(self) -> None:
+        """Redis is away: control messages may be missed from now on."""
+        self._interrupted_at = self._interrupted_at or self._node.clock()
+
+    def restored(self) -> None:
+        """Redis is back: ask for the control messages that were missed."""
+        if not self._interrupted_at:
+            return
+        since = self._interrupted_at - SILENCE_LIMIT_SECONDS - CATCH_UP_MARGIN_SECONDS
+        self._interrupted_at = 0.0
+        for application in self._node.applications.by_id.values():
+            topic = application.topic_prefix + _CONTROL
+            self._node.commands.send(
+                b"ZRANGEBYSCORE",
+                events.control_key(application.id).encode(),
+                str(since).encode(),
+                b"+inf",
+                then=partial(self._take_missed, topic),
+            )
+
+    def _take_missed(self, topic: bytes, reply: Any) -> None:
+        if not isinstance(reply, list):
+            self._log.warning("missed control messages not read", error=type(reply).__name__)
+            return
+        for message in reply:
+            self.receive(topic, message)
 
     def _close_user(self, application_id: str, user: str) -> None:
         for connection in self._sockets(application_id):
@@ -145,10 +205,19 @@ class Cluster:
             if channel is None:
                 continue
             counts[channel.name] = len(channel.members)
+            if channel.name.startswith("presence-"):
+                users[channel.name] = dict.fromkeys(self._users_in(channel), None)
         answer = {"id": question["id"], "node": self._id, "counts": counts, "users": users}
         self._node.commands.send(
             b"PUBLISH", question["reply"].encode(), b"\n" + orjson.dumps(answer)
         )
+
+    @staticmethod
+    def _users_in(channel: Channel) -> Iterator[str]:
+        """The ids of the users of a presence channel who are here, some more than once."""
+        for member in channel.members:
+            if isinstance(member, Connection) and member.session is not None:
+                yield member.session.user_id_in(channel.name)
 
     def _take_answer(self, answer: dict[str, Any]) -> None:
         question = self._questions.get(answer["id"])

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
 
 from app.gateway import frames, pusher
-from app.gateway.pusher import Code
+from app.gateway.pusher import ACCESS_CHANGED, Code
 
 if TYPE_CHECKING:
     from app.gateway.node import Node
@@ -32,13 +32,15 @@ class State(IntEnum):
 
 
 class Connection(asyncio.Protocol):
-    """A client's socket. ``seen`` is the node's tick (seconds) of its last sign of life, and
-    ``place`` what the node counts it under when its application limits sockets per address."""
+    """A client's socket. ``seen`` is the node's tick (seconds) of its last sign of life, ``born``
+    how many changes of access the node had heard of when it came, and ``place`` what it is counted
+    under when its application limits sockets per address."""
 
     __slots__ = (
         "_head",
         "_node",
         "_reader",
+        "born",
         "outgoing",
         "pinged",
         "place",
@@ -58,6 +60,7 @@ class Connection(asyncio.Protocol):
         self.outgoing: list[bytes] | None = None
         self.state = State.HANDSHAKE
         self.pinged = False
+        self.born = node.cluster.changes
         self.place = ""
         self.seen = node.tick
 
@@ -252,6 +255,10 @@ class Connection(asyncio.Protocol):
                 self.writer.write(
                     _PONG_FRAME if message is pusher.PONG else frames.text_frame(message)
                 )
+            case pusher.Subscribe() if node.cluster.changed and node.cluster.is_outdated(
+                session, self.born
+            ):
+                self.close(Code.RECONNECT, ACCESS_CHANGED)
             case pusher.Subscribe(channel) if pusher.remembers(channel):
                 node.join_cache_channel(prefix, channel, self)
             case pusher.Subscribe(channel):

@@ -62,7 +62,7 @@ class Node:
         # who has to authorize until which tick, of applications that ask for it, oldest first
         self._unauthorized: dict[int, list[Connection]] = {}
         self.random = random or SystemRandom()
-        self.clock = time.monotonic
+        self.clock = time.time
         self.log = log.get("gateway")
         self.connections: set[Connection] = set()
         self.tick = 0
@@ -311,9 +311,11 @@ class Node:
     def interrupted(self) -> None:
         """Redis is away: who subscribes now waits until it is back."""
         self.channels.interrupt()
+        self.cluster.interrupted()
 
     def restored(self) -> None:
         """Tell all who are in a channel to ask for what they missed, spread over some time."""
+        self.cluster.restored()
         concerned = [
             connection
             for connection in self.connections

@@ -25,6 +25,7 @@ ACTIVITY_TIMEOUT_SECONDS: Final = 60
 MAX_CHANNEL_NAME_CHARACTERS: Final = 164
 _CHANNEL_NAME: Final = re.compile(rf"[A-Za-z0-9_\-=@,.;]{{1,{MAX_CHANNEL_NAME_CHARACTERS}}}")
 _SOCKET_ID_PART: Final = 10**9
+ACCESS_CHANGED: Final = "Your access has changed: reconnect"
 MAX_EVENT_NAME_CHARACTERS: Final = 200
 MAX_EVENT_DATA_BYTES: Final = 10 * 1024
 # The channel of one signed-in user; its name has characters that other channels may not have.
@@ -287,7 +288,7 @@ class Session:
         return next((user_id for name, user_id in self.presences if name == channel), "")
 
     def receive(self, text: bytes, now: float = 0.0) -> tuple[Action, ...]:
-        """What to do about one text message of the client; ``now`` are seconds of any clock."""
+        """What to do about one text message of the client; ``now`` is Unix time in seconds."""
         try:
             message = orjson.loads(text)
         except orjson.JSONDecodeError:
@@ -301,7 +302,7 @@ class Session:
             case "pusher:pong":
                 return ()
             case "pusher:subscribe":
-                actions = self._subscribe(_data_of(message))
+                actions = self._subscribe(_data_of(message), now)
             case "pusher:unsubscribe":
                 actions = self._unsubscribe(_data_of(message))
             case "pusher:signin":
@@ -315,7 +316,7 @@ class Session:
 
     # --- channels
 
-    def _subscribe(self, data: dict[str, Any]) -> tuple[Action, ...]:
+    def _subscribe(self, data: dict[str, Any], now: float) -> tuple[Action, ...]:
         channel = data.get("channel")
         if not isinstance(channel, str) or not (
             is_channel_name(channel) or channel.startswith(USER_CHANNEL_PREFIX)
@@ -327,13 +328,15 @@ class Session:
             return (Send(subscription_error(name, "InvalidChannel", reason, 400)),)
         if channel in self.channels:
             return (Send(error(f"Existing subscription to channel {channel}")),)
-        refusal = self._subscription_refusal(channel, data)
+        refusal = self._subscription_refusal(channel, data, now)
         if refusal:
             return refusal
         self.channels = (*self.channels, channel)
         return (Subscribe(channel),)
 
-    def _subscription_refusal(self, channel: str, data: dict[str, Any]) -> tuple[Action, ...]:
+    def _subscription_refusal(
+        self, channel: str, data: dict[str, Any], now: float
+    ) -> tuple[Action, ...]:
         """Why this socket may not join a channel; empty when it may."""
         if channel.startswith("presence-"):
             reason = "Presence channels are not served here."
@@ -346,8 +349,8 @@ class Session:
             if not self._is_signed(channel, data):
                 reason = "The signature is missing or not valid for this socket_id and channel."
                 return _unauthorized(channel, reason)
-            if "channel_data" in data:
-                self._learn_owner(data["channel_data"])
+            if "channel_data" in data and not self._learn_owner(data["channel_data"], now):
+                return _unauthorized(channel, "The signature is too old.")
         elif channel[0] == "#" and channel != user_channel(self.user):
             return _unauthorized(channel, "Sign in as this user first.")
         return ()
@@ -359,11 +362,18 @@ class Session:
         expected = sign_channel(self.application, self.socket_id, channel, channel_data)
         return hmac.compare_digest(auth.encode(), expected.encode())
 
-    def _learn_owner(self, channel_data: str | None) -> None:
-        """Note whom the back end has signed a subscription for, if it says so."""
-        owner = _object(channel_data).get("owner")
+    def _learn_owner(self, channel_data: str | None, now: float) -> bool:
+        """Note whom the back end has signed a subscription for, if its channel data says so.
+
+        False when it also says ``until`` when (Unix time) the signature is valid and that is over.
+        """
+        fields = _object(channel_data)
+        owner, until = fields.get("owner"), fields.get("until")
+        if isinstance(until, int) and until < now:
+            return False
         if is_user_id(owner) and not self.belongs_to(owner):
             self.owners = f"{self.owners}\n{owner}" if self.owners else owner
+        return True
 
     def _unsubscribe(self, data: dict[str, Any]) -> tuple[Action, ...]:
         channel = data.get("channel")
@@ -425,6 +435,8 @@ class Session:
         The generic cell rate algorithm (ITU-T I.371, annex A): one number per socket.
         """
         interval = 1 / self.application.client_events_per_second
+        if self._allowance - now > 2.0:
+            self._allowance = now  # somebody has set the clock back
         expected = max(self._allowance, now) + interval
         if expected - now > 1.0 + interval / 2:
             return False

@@ -603,6 +603,7 @@ class BroadcastingAuthRequest(Request):
 
 class BroadcastingAuth(Response):
     auth: str
+    channel_data: str
 
 
 class Health(Response):

@@ -25,12 +25,18 @@ endpoints = Endpoints("realtime")
     problems=("forbidden",),
 )
 async def broadcasting_auth(call: Call) -> HTTPResponse:
-    """403 unless the caller may read what the channel carries."""
+    """403 unless the caller may read what the channel carries.
+
+    Both fields belong into the subscription. When the caller may no longer hear everything, as
+    after a logout, the gateway closes its sockets: pusher-js reconnects and asks here again."""
     context, channel = call.context, call.body.channel_name
     if not channels.SOCKET_ID.fullmatch(call.body.socket_id) or not await context.database.run(
         channels.may_join, context.database, call.caller, channel
     ):
         raise problems.forbidden()
     settings = context.settings
-    auth = channels.sign(settings.pusher_key, settings.pusher_secret, call.body.socket_id, channel)
-    return json({"auth": auth})
+    return json(
+        channels.sign(
+            settings.pusher_key, settings.pusher_secret, call.body.socket_id, channel, call.caller
+        )
+    )

@@ -472,13 +472,13 @@ class Person:
                     "/broadcasting/auth",
                     form={"socket_id": socket_id, "channel_name": channel},
                 )
-                signed = answer.json()["auth"]
+                signed = answer.json()
             except (WireError, Refused) as error:
                 self.world.tally.counts[f"subscribing failed: {error}"] += 1
                 await asyncio.sleep(SUBSCRIBE_PATIENCE_SECONDS)
                 continue
             if socket_id == self._socket_id and self._socket is not None:
-                self._socket.send("pusher:subscribe", {"channel": channel, "auth": signed})
+                self._socket.send("pusher:subscribe", {"channel": channel, **signed})
             return
 
     def _on_message(self, text: bytes) -> None:

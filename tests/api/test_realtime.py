@@ -110,7 +110,7 @@ class Socket:
                     return data
 
     async def subscribe(self, channel: str, auth: httpx.Response) -> None:
-        data = {"channel": channel, "auth": auth.json()["auth"]}
+        data = {"channel": channel, **auth.json()}
         await self.connection.send(json.dumps({"event": "pusher:subscribe", "data": data}))
         await self.receive("pusher_internal:subscription_succeeded")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from datetime import timedelta
+import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select, text
@@ -19,6 +20,8 @@ from app.chat.visitors import VisitorTokens
 from app.db import schema
 from app.db.engines import Database
 from app.db.reads import Reads
+from app.gateway import pusher
+from app.gateway.applications import Application
 from app.proxies import client_address
 
 KEY = "k" * 40
@@ -199,13 +202,18 @@ def test_only_web_addresses_are_shown_to_staff(url: str | None, kept: str | None
     assert visitors.web_url(url) == kept
 
 
-def test_signatures_are_those_of_the_public_documentation() -> None:
-    """The example of "Generating the authentication string" in the Pusher Channels docs."""
-    auth = channels.sign(
-        "278d425bdf160c739803", "7ad3773142a6692b25b8", "1234.1234", "private-foobar"
-    )
-    assert auth == (
-        "278d425bdf160c739803:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"
+def test_signatures_say_whose_they_are_and_are_made_as_the_public_documentation_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moment = datetime(2026, 11, 24, tzinfo=UTC)
+    monkeypatch.setattr(clock, "now_source", lambda: moment)
+    visitor = VisitorIdentity(7, 1)
+    signed = channels.sign("a-key", "a-secret", "1234.1234", "private-foobar", visitor)
+    data = {"owner": "visitor.7", "until": int(moment.timestamp()) + channels.SIGNATURE_SECONDS}
+    assert json.loads(signed["channel_data"]) == data
+    application = Application("1", "a-key", b"a-secret")
+    assert signed["auth"] == pusher.sign_channel(
+        application, "1234.1234", "private-foobar", signed["channel_data"]
     )
 
 

@@ -240,6 +240,29 @@ async def test_events_that_nobody_waits_for_any_more_are_dropped(
     assert outbox_rows(database) == 0
 
 
+async def test_what_is_said_to_the_gateways_does_not_expire(
+    database: Database, redis: Redis
+) -> None:
+    event = events.access_changed("user.7")
+    with database.write() as opened:
+        outbox.add(opened, [(event.channel, event.message)])
+        opened.execute(text("UPDATE outbox SET created_at = '2020-01-01 00:00:00.000000'"))
+    outbox.keep(database, [("c", "m")])
+    assert await jobs.relay_outbox(await a_run(database, redis, "outbox-relay")) == 2
+    kept = await redis.zrange(events.control_key("app1"), 0, -1)
+    assert kept == [event.message.encode()]
+
+
+def test_the_last_event_of_a_cache_channel_is_kept_before_it_is_published() -> None:
+    topic = events.redis_channel("app1", "private-cache-a")
+    assert events.commands(topic, b"1.2\nmessage") == [
+        ("SET", "deskline:cache:app1:private-cache-a", b"message", "EX", "1800"),
+        ("PUBLISH", topic, b"1.2\nmessage"),
+    ]
+    topic = events.redis_channel("app1", "private-a")
+    assert events.commands(topic, b"\nmessage") == [("PUBLISH", topic, b"\nmessage")]
+
+
 def test_what_nobody_waits_for_any_more_makes_room_without_redis(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2218,6 +2218,9 @@ export interface paths {
         /**
          * Sign a subscription to a private channel
          * @description 403 unless the caller may read what the channel carries.
+         *
+         *         Both fields belong into the subscription. When the caller may no longer hear everything, as
+         *         after a logout, the gateway closes its sockets: pusher-js reconnects and asks here again.
          */
         post: operations["broadcasting_auth"];
         delete?: never;
@@ -2505,6 +2508,8 @@ export interface components {
         BroadcastingAuth: {
             /** Auth */
             auth: string;
+            /** Channel Data */
+            channel_data: string;
         };
         /**
          * BroadcastingAuthRequest
