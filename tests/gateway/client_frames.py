@@ -28,5 +28,7 @@ def masked(
 
 
 def xor(payload: bytes, mask: bytes) -> bytes:
-    """RFC 6455 §5.3, byte by byte."""
-    return bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+    """RFC 6455 §5.3, as one large number."""
+    repeated = (mask * (len(payload) // 4 + 1))[: len(payload)]
+    number = int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")
+    return number.to_bytes(len(payload), "big")
