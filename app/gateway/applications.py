@@ -58,6 +58,7 @@ class Application:
     max_connections: int = 0
     max_connections_per_address: int = 0
     max_channels_per_socket: int = 200
+    max_presence_members: int = 100
     max_message_bytes: int = 100_000
     client_events: bool = False
     client_events_per_second: int = 10
@@ -216,6 +217,7 @@ _LIMITS: Final[Mapping[str, Callable[[object], Any]]] = {
     "max_connections": _number(0, 10_000_000),
     "max_connections_per_address": _number(0, 10_000_000),
     "max_channels_per_socket": _number(1, 10_000),
+    "max_presence_members": _number(1, 10_000),
     "max_message_bytes": _number(1_000, 1_000_000),
     "client_events": _switch,
     "client_events_per_second": _number(1, 1_000),

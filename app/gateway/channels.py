@@ -18,6 +18,7 @@ from app.gateway.frames import text_frame
 BUSY_DELIVERIES: Final = 500
 FLUSH_INTERVAL_SECONDS: Final = 0.005
 MAX_COLLECTED_BYTES: Final = 256 * 1024
+_DIGIT_ZERO: Final = ord("0")
 
 
 def topic_of(application_id: str, channel: str) -> bytes:
@@ -150,11 +151,17 @@ class Fanout:
         channels: Channels,
         loop: asyncio.AbstractEventLoop,
         other: Callable[[bytes, bytes], None] | None = None,
+        members: Callable[[bytes, bytes, bytes], bytes | None] | None = None,
     ) -> None:
-        """``other`` gets topic and message of what has no sockets here; it must not raise."""
+        """``other`` gets topic and message of what has no sockets here; it must not raise.
+
+        ``members`` gets topic, head and text of what changed in a presence channel and gives the
+        message that tells it, or None when its clients know that already.
+        """
         self._channels = channels
         self._loop = loop
         self._other = other
+        self._members = members
         self._collected: list[tuple[bytes, bytes]] = []
         self._collected_bytes = 0
         self._busy_until = 0.0
@@ -214,6 +221,11 @@ class Fanout:
                 self.malformed += 1
                 continue
             self.events += 1
+            if excluded and excluded[0] < _DIGIT_ZERO:  # + or -, no socket id
+                change = self._members(topic, excluded, message) if self._members else None
+                if change is None:
+                    continue
+                excluded, message = b"", change
             if last != (topic, excluded):
                 if current is not None and last is not None:
                     runs.append((current, last[1].decode("latin-1"), b"".join(parts), len(parts)))

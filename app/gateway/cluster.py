@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -25,9 +24,8 @@ from redis.asyncio import Redis
 
 from app import log
 from app.bus import events
-from app.gateway.channels import Channel
 from app.gateway.connection import Connection, State
-from app.gateway.pusher import ACCESS_CHANGED, Code
+from app.gateway.pusher import ACCESS_CHANGED, Code, is_presence
 from app.gateway.redis_reader import SILENCE_LIMIT_SECONDS
 
 if TYPE_CHECKING:
@@ -205,19 +203,12 @@ class Cluster:
             if channel is None:
                 continue
             counts[channel.name] = len(channel.members)
-            if channel.name.startswith("presence-"):
-                users[channel.name] = dict.fromkeys(self._users_in(channel), None)
+            if is_presence(channel.name):
+                users[channel.name] = dict.fromkeys(self._node.presence.users(topic))
         answer = {"id": question["id"], "node": self._id, "counts": counts, "users": users}
         self._node.commands.send(
             b"PUBLISH", question["reply"].encode(), b"\n" + orjson.dumps(answer)
         )
-
-    @staticmethod
-    def _users_in(channel: Channel) -> Iterator[str]:
-        """The ids of the users of a presence channel who are here, some more than once."""
-        for member in channel.members:
-            if isinstance(member, Connection) and member.session is not None:
-                yield member.session.user_id_in(channel.name)
 
     def _take_answer(self, answer: dict[str, Any]) -> None:
         question = self._questions.get(answer["id"])

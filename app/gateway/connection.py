@@ -124,6 +124,17 @@ class Connection(asyncio.Protocol):
         """The events of ``channel`` flow from now on: tell the client."""
         self.send(pusher.subscription_succeeded(channel))
 
+    def presence_refused(self, channel: str) -> None:
+        """A presence channel has all the members that it may have: tell the client."""
+        if self.session is not None:
+            self.session.forget(channel)
+            self._node.presence.leave(
+                self.session.application.topic_prefix, channel, self, at_once=True
+            )
+            limit = self.session.application.max_presence_members
+            reason = f"This presence channel has its {limit} members already."
+            self.send(pusher.subscription_error(channel, "LimitReached", reason, 429))
+
     def ping(self) -> None:
         """Ask for a sign of life."""
         self.pinged = True
@@ -154,6 +165,7 @@ class Connection(asyncio.Protocol):
     def _leave_all(self) -> None:
         if self.session is not None:
             names, self.session.channels = self.session.channels, ()
+            self.session.presences = ()
             prefix = self.session.application.topic_prefix
             for name in names:
                 self._node.leave(prefix, name, self)
@@ -263,6 +275,10 @@ class Connection(asyncio.Protocol):
                 node.join_cache_channel(prefix, channel, self)
             case pusher.Subscribe(channel):
                 node.channels.join(prefix, channel, self)
+            case pusher.Enter(channel, user_id, user_info):
+                node.presence.join(prefix, channel, user_id, user_info, self)
+            case pusher.Unsubscribe(channel) if pusher.is_presence(channel):
+                node.presence.leave(prefix, channel, self, at_once=True)
             case pusher.Unsubscribe(channel):
                 node.leave(prefix, channel, self)
             case pusher.Publish(channel, message):

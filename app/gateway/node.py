@@ -23,6 +23,7 @@ from app.gateway.cluster import Cluster
 from app.gateway.commands import Commands, Then, connect
 from app.gateway.connection import Connection, State
 from app.gateway.frames import Request, Violation
+from app.gateway.presence import Presence
 from app.gateway.pusher import Code, Rejection
 from app.gateway.redis_reader import Address, Batch, RedisReader
 from app.gateway.sweep import Sweep
@@ -83,6 +84,8 @@ class Node:
         self.channels = Channels(self.reader)
         self.commands = Commands()
         self.cluster = Cluster(self)
+        self.publish_command = b"PUBLISH"
+        self.presence = Presence(self)
         # those who wait for the last event of a cache channel
         self._newcomers: dict[tuple[bytes, str, Connection], Newcomer] = {}
         self._server: asyncio.Server | None = None
@@ -102,7 +105,7 @@ class Node:
             settings.gateway_host, settings.gateway_port, "DESKLINE_GATEWAY_PORT"
         )
         self.capacity = max(1, raise_descriptor_limit() - RESERVED_DESCRIPTORS)
-        self.fanout = Fanout(self.channels, loop, self.cluster.receive)
+        self.fanout = Fanout(self.channels, loop, self.cluster.receive, self.presence.change)
         self.redis = connect(settings.redis_url)
         self.commands.start(self.redis)
         self._sweep = Sweep(self, loop)
@@ -228,6 +231,9 @@ class Node:
 
     def leave(self, prefix: bytes, name: str, connection: Connection) -> None:
         """Take a socket out of a channel."""
+        if pusher.is_presence(name):
+            self.presence.leave(prefix, name, connection)
+            return
         if self._newcomers:
             newcomer = self._newcomers.pop((prefix, name, connection), None)
             if newcomer is not None:
@@ -307,11 +313,13 @@ class Node:
     def confirmed(self, topic: bytes) -> None:
         """A channel's events flow from now on."""
         self.channels.confirm(topic)
+        self.presence.confirmed(topic)
 
     def interrupted(self) -> None:
         """Redis is away: who subscribes now waits until it is back."""
         self.channels.interrupt()
         self.cluster.interrupted()
+        self.presence.interrupted()
 
     def restored(self) -> None:
         """Tell all who are in a channel to ask for what they missed, spread over some time."""

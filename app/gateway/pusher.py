@@ -28,6 +28,7 @@ _SOCKET_ID_PART: Final = 10**9
 ACCESS_CHANGED: Final = "Your access has changed: reconnect"
 MAX_EVENT_NAME_CHARACTERS: Final = 200
 MAX_EVENT_DATA_BYTES: Final = 10 * 1024
+MAX_USER_INFO_BYTES: Final = 1024
 # The channel of one signed-in user; its name has characters that other channels may not have.
 USER_CHANNEL_PREFIX: Final = "#server-to-user-"
 _USER_ID: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
@@ -73,6 +74,15 @@ class Subscribe:
 
 
 @dataclass(frozen=True, slots=True)
+class Enter:
+    """Register the socket in a presence channel as ``user_id`` with ``user_info`` (JSON)."""
+
+    channel: str
+    user_id: str
+    user_info: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Unsubscribe:
     """Take the socket out of the channel."""
 
@@ -95,7 +105,7 @@ class Close:
     message: str
 
 
-Action = Send | Subscribe | Unsubscribe | Publish | Close
+Action = Send | Subscribe | Enter | Unsubscribe | Publish | Close
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +142,29 @@ def connection_established(socket_id: str, activity_timeout_seconds: int) -> byt
 def subscription_succeeded(channel: str) -> bytes:
     """Tells the client that from now on it gets the channel's events."""
     return _message("pusher_internal:subscription_succeeded", "{}", channel)
+
+
+def presence_succeeded(channel: str, members: Mapping[str, bytes]) -> bytes:
+    """:func:`subscription_succeeded` with who is there: user id -> user_info (JSON)."""
+    presence = {
+        "count": len(members),
+        "ids": list(members),
+        "hash": {user_id: orjson.Fragment(info) for user_id, info in members.items()},
+    }
+    data = orjson.dumps({"presence": presence}).decode()
+    return _message("pusher_internal:subscription_succeeded", data, channel)
+
+
+def member_added(channel: str, user_id: str, user_info: bytes) -> bytes:
+    """Tells the others in a presence channel that a user has come."""
+    data = orjson.dumps({"user_id": user_id, "user_info": orjson.Fragment(user_info)}).decode()
+    return _message("pusher_internal:member_added", data, channel)
+
+
+def member_removed(channel: str, user_id: str) -> bytes:
+    """Tells the others in a presence channel that a user has gone."""
+    data = orjson.dumps({"user_id": user_id}).decode()
+    return _message("pusher_internal:member_removed", data, channel)
 
 
 def signin_success(user_data: str) -> bytes:
@@ -214,6 +247,11 @@ def user_channel(user_id: str) -> str:
 def is_user_id(value: object) -> TypeGuard[str]:
     """Whether ``value`` may be the id of a user: 1 to 128 characters, none of them control."""
     return isinstance(value, str) and _USER_ID.fullmatch(value) is not None
+
+
+def is_presence(channel: str) -> bool:
+    """Whether the members of this channel are told of each other."""
+    return channel.startswith("presence-")
 
 
 def remembers(channel: str) -> bool:
@@ -331,16 +369,36 @@ class Session:
         refusal = self._subscription_refusal(channel, data, now)
         if refusal:
             return refusal
+        if is_presence(channel):
+            return self._enter(channel, _object(data.get("channel_data")))
         self.channels = (*self.channels, channel)
         return (Subscribe(channel),)
+
+    def _enter(self, channel: str, member: dict[str, Any]) -> tuple[Action, ...]:
+        """Join a presence channel as whom the signed channel data describe."""
+        user_id, user_info = member.get("user_id"), orjson.dumps(member.get("user_info") or {})
+        if isinstance(user_id, int) and not isinstance(user_id, bool):
+            user_id = str(user_id)  # ids of a database are mostly numbers
+        if not is_user_id(user_id):
+            reason = "channel_data needs a user_id of 1 to 128 characters."
+            return (Send(subscription_error(channel, "InvalidMember", reason, 400)),)
+        if len(user_info) > MAX_USER_INFO_BYTES:
+            reason = f"The user_info of channel_data has at most {MAX_USER_INFO_BYTES} bytes."
+            return (Send(subscription_error(channel, "InvalidMember", reason, 413)),)
+        self.channels = (*self.channels, channel)
+        self.presences = (*self.presences, (channel, user_id))
+        return (Enter(channel, user_id, user_info),)
+
+    def forget(self, channel: str) -> None:
+        """The socket is no longer in ``channel``."""
+        self.channels = tuple(name for name in self.channels if name != channel)
+        if self.presences:
+            self.presences = tuple(each for each in self.presences if each[0] != channel)
 
     def _subscription_refusal(
         self, channel: str, data: dict[str, Any], now: float
     ) -> tuple[Action, ...]:
         """Why this socket may not join a channel; empty when it may."""
-        if channel.startswith("presence-"):
-            reason = "Presence channels are not served here."
-            return (Send(subscription_error(channel, "UnsupportedChannel", reason, 501)),)
         limit = self.application.max_channels_per_socket
         if len(self.channels) >= limit:
             reason = f"One socket may be in {limit} channels: leave some first."
@@ -379,7 +437,7 @@ class Session:
         channel = data.get("channel")
         if channel not in self.channels:
             return ()
-        self.channels = tuple(name for name in self.channels if name != channel)
+        self.forget(channel)
         return (Unsubscribe(channel),)
 
     # --- users

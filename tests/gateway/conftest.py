@@ -115,6 +115,11 @@ class RedisServer:
         if self._process is not None:
             stop(self._process, signal.SIGKILL)
 
+    def signal(self, number: int) -> None:
+        """Send a signal to the server's process."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def publish(self, channel: str, message: bytes, *, excluded: str = "") -> int:
         """Publish as Deskline does; gives how many gateways got it."""
         topic = f"deskline:ch:{APPLICATION.id}:{channel}"
