@@ -108,8 +108,12 @@ class Publisher:
                 continue
             size = min(len(self._queue), PIPELINE_EVENTS)
             batch = [self._queue.popleft() for _ in range(size)]
-            if not await self._publish(batch):
-                await self._store(batch)
+            try:
+                if not await self._publish(batch):
+                    await self._store(batch)
+            except asyncio.CancelledError:  # close() keeps them; who hears one twice knows its seq
+                self._queue.extendleft(reversed(batch))
+                raise
 
     async def _publish(self, batch: Sequence[Event]) -> bool:
         if time.monotonic() < self._rest_until:

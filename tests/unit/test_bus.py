@@ -13,6 +13,7 @@ from sqlalchemy import insert, select, text
 
 from app import clock, embedded
 from app.bus import connection, events
+from app.bus import publisher as publishing
 from app.bus.events import Event
 from app.bus.limits import AttemptLimit
 from app.bus.locks import FencedLock
@@ -98,13 +99,18 @@ async def test_events_are_published_in_their_order(redis: Redis) -> None:
 
 async def test_without_redis_events_go_to_the_outbox_and_nobody_waits(dead_redis: Redis) -> None:
     kept: list[Event] = []
+    first_kept = asyncio.Event()
 
     async def keep(batch: Sequence[Event]) -> None:
         kept.extend(batch)
+        first_kept.set()
 
     publisher = Publisher(dead_redis, "app1", keep)
+    publisher.publish(an_event(0))
+    async with asyncio.timeout(5):
+        await first_kept.wait()
     started = time.monotonic()
-    for n in range(100):
+    for n in range(1, 100):
         publisher.publish(an_event(n))
     assert time.monotonic() - started < 0.1
     await publisher.close()
@@ -112,6 +118,40 @@ async def test_without_redis_events_go_to_the_outbox_and_nobody_waits(dead_redis
     assert publisher.redis_answers is False
     # it was not asked again for each event
     assert publisher.statistics.failures == 1
+
+
+async def test_what_waits_at_the_end_goes_to_the_outbox_in_its_order(dead_redis: Redis) -> None:
+    kept: list[Event] = []
+    asked = asyncio.Event()
+
+    async def keep(batch: Sequence[Event]) -> None:
+        if not asked.is_set():
+            asked.set()
+            await asyncio.sleep(60)
+        kept.extend(batch)
+
+    publisher = Publisher(dead_redis, "app1", keep)
+    publisher.publish(*(an_event(n) for n in range(1200)))
+    await asked.wait()
+    await publisher.close(timeout_seconds=0.1)
+    assert kept == [an_event(n) for n in range(1200)]
+    assert publisher.statistics.lost == 0
+
+
+async def test_the_queue_is_bounded_and_the_oldest_give_way(
+    dead_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "QUEUE_EVENTS", 10)
+    kept: list[Event] = []
+
+    async def keep(batch: Sequence[Event]) -> None:
+        kept.extend(batch)
+
+    publisher = Publisher(dead_redis, "app1", keep)
+    publisher.publish(*(an_event(n) for n in range(25)))
+    assert (publisher.queued, publisher.statistics.lost) == (10, 15)
+    await publisher.close()
+    assert kept == [an_event(n) for n in range(15, 25)]
 
 
 async def test_with_redis_and_the_database_away_events_are_counted_as_lost(
