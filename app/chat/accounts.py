@@ -183,12 +183,14 @@ def log_in(
     with database.write() as connection:
         # locked: whoever deactivates the account or changes its password ends this session as well
         still = connection.execute(
-            select(_users.c.active, _users.c.password_hash)
+            select(_users.c.active, _users.c.password_hash, _users.c.totp_enabled_at)
             .where(_users.c.id == row.id)
             .with_for_update()
         ).one()
         if not still.active or still.password_hash != row.password_hash:
             raise InvalidCredentials
+        if still.totp_enabled_at is not None and row.totp_enabled_at is None:
+            raise CodeNeeded
         if row.totp_enabled_at is not None:
             if box is None:
                 raise InvalidCode
@@ -323,12 +325,17 @@ def change_password(
 
     Raises :class:`InvalidCredentials` when ``password`` is not the present one. Blocking.
     """
-    verify_own(database, session, password)
+    checked = verify_own(database, session, password).password_hash
     hashed = hash_password(new_password)
     with database.write() as connection:
-        connection.execute(
-            update(_users).where(_users.c.id == session.agent.id).values(password_hash=hashed)
+        changed = connection.execute(
+            update(_users)
+            # the one that was checked: its owner may have chosen another one by mail meanwhile
+            .where(_users.c.id == session.agent.id, _users.c.password_hash == checked)
+            .values(password_hash=hashed)
         )
+        if changed.rowcount != 1:
+            raise InvalidCredentials
         connection.execute(
             delete(schema.user_tokens).where(schema.user_tokens.c.user_id == session.agent.id)
         )

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, or_, select, update
 
 from app import clock, log
-from app.chat.errors import InvalidCode
+from app.chat.errors import InvalidCode, Refused
 from app.db import schema
 
 ISSUER: Final = "Deskline"
@@ -63,13 +63,18 @@ class SecretBox:
 
 
 def start(connection: Connection, box: SecretBox, user_id: int, email: str) -> tuple[str, str]:
-    """Make a secret that is not in force before :func:`confirm`; gives it, and its otpauth URI."""
+    """Make a secret that is not in force before :func:`confirm`; gives it, and its otpauth URI.
+
+    Raises :class:`Refused` when a second factor is in force: it is not taken away by this.
+    """
     secret = pyotp.random_base32()
-    connection.execute(
+    made = connection.execute(
         update(_users)
-        .where(_users.c.id == user_id)
+        .where(_users.c.id == user_id, _users.c.totp_enabled_at.is_(None))
         .values(**_OFF | {"totp_secret": box.close(secret)})
     )
+    if made.rowcount != 1:
+        raise Refused("conflict", "A second factor is in force: turn it off first.")
     return secret, pyotp.TOTP(secret).provisioning_uri(name=email, issuer_name=ISSUER)
 
 
@@ -127,6 +132,8 @@ def use_code(connection: Connection, box: SecretBox, row: Any, code: str) -> Non
         update(_users)
         .where(
             _users.c.id == row.id,
+            # the secret that was read, and not one that another tab has begun with since
+            _users.c.totp_secret == row.totp_secret,
             or_(_users.c.totp_last_step.is_(None), _users.c.totp_last_step < step),
         )
         .values(totp_last_step=step)

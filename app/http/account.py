@@ -145,8 +145,6 @@ async def start_totp(call: Call) -> HTTPResponse:
 
     def start() -> tuple[str, str]:
         row = accounts.verify_own(context.database, session, call.body.password)
-        if row.totp_enabled_at is not None:
-            raise Refused("conflict", "A second factor is in force: turn it off first.")
         with context.database.write() as connection:
             return second_factor.start(connection, context.secret_box, row.id, row.email)
 

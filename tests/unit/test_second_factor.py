@@ -138,6 +138,27 @@ def test_recovery_codes_are_stored_as_hashes(database: Database) -> None:
 # --- sessions by the clock --------------------------------------------------------------------
 
 
+def test_one_that_is_in_force_is_not_taken_away_by_beginning_anew(database: Database) -> None:
+    with_secret(database)
+    app = pyotp.TOTP(RFC_SECRET)
+    with database.write() as connection:
+        second_factor.confirm(connection, BOX, row(database), app.now())
+    with database.write() as connection, pytest.raises(Refused):
+        second_factor.start(connection, BOX, USER_ID, "ann@example.com")
+    assert row(database).totp_enabled_at is not None
+    assert BOX.open(row(database).totp_secret) == RFC_SECRET
+
+
+def test_a_code_confirms_the_secret_that_it_belongs_to(database: Database) -> None:
+    with_secret(database)
+    read_before = row(database)
+    with database.write() as connection:  # another tab begins
+        second_factor.start(connection, BOX, USER_ID, "ann@example.com")
+    with database.write() as connection, pytest.raises(InvalidCode):
+        second_factor.confirm(connection, BOX, read_before, pyotp.TOTP(RFC_SECRET).now())
+    assert row(database).totp_enabled_at is None
+
+
 def find(database: Database, token: str, browser: Browser = accounts.NOWHERE) -> Session | None:
     async def look() -> Session | None:
         return await Logins(database, Reads(database)).session(token, browser)
