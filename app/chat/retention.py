@@ -186,7 +186,7 @@ def _unblocked() -> ColumnElement[bool]:
 
 @dataclass(frozen=True, slots=True)
 class Old:
-    """A place in a walk from the oldest: the moment and the id of the last row seen."""
+    """A row in a walk from the oldest, by its moment and its id."""
 
     at: datetime = _LONG_AGO
     id: int = 0
@@ -194,8 +194,8 @@ class Old:
 
 def old_conversations(
     connection: Connection, kept: Sequence[Kept], after: Old, limit: int
-) -> tuple[list[int], Old | None]:
-    """Of the next ``limit`` resolved ones the ids of those to remove, and how far this looked.
+) -> tuple[list[Old], Old | None]:
+    """Of the next ``limit`` resolved ones those to remove, and how far this looked.
 
     One walk over the index of all inboxes, so that what is kept is looked at once a run.
     """
@@ -215,24 +215,26 @@ def old_conversations(
         .limit(limit)
     ).all()
     going = [
-        row.id for row in rows if row.inbox_id in before and row.resolved_at < before[row.inbox_id]
+        Old(row.resolved_at, row.id)
+        for row in rows
+        if row.inbox_id in before and row.resolved_at < before[row.inbox_id]
     ]
     return going, Old(rows[-1].resolved_at, rows[-1].id) if rows else None
 
 
-def remove_conversation(
-    connection: Connection, conversation_id: int, limit: int
-) -> tuple[Counter[str], bool]:
-    """Remove up to ``limit`` rows of a conversation that is still resolved, itself at the end.
+def remove_conversation(connection: Connection, old: Old, limit: int) -> tuple[Counter[str], bool]:
+    """Remove up to ``limit`` rows of a conversation, itself at the end; none when it was reopened
+    since it was found, even if it is resolved again.
 
     Gives what went, by table, and whether some is left for another transaction.
     """
     removed: Counter[str] = Counter()
     # the writer takes the same lock: nothing is added or reopened meanwhile
-    status = connection.execute(
-        select(_c.c.status).where(_c.c.id == conversation_id).with_for_update()
-    ).scalar()
-    if status != "resolved":
+    conversation_id = old.id
+    now = connection.execute(
+        select(_c.c.status, _c.c.resolved_at).where(_c.c.id == conversation_id).with_for_update()
+    ).one_or_none()
+    if now is None or (now.status, now.resolved_at) != ("resolved", old.at):
         return removed, False
     left = limit
     # from the first table each time, for a job may have added rows since the last transaction

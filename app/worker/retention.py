@@ -87,33 +87,33 @@ async def _remove_conversations(
     told = 0
     failures: list[Exception] = []
 
-    def find(after: Old) -> tuple[list[int], Old | None]:
+    def find(after: Old) -> tuple[list[Old], Old | None]:
         with database.read() as connection:
             return retention.old_conversations(connection, kept, after, LOOKED_AT)
 
-    def part(conversation_id: int) -> tuple[Counter[str], bool]:
+    def part(old: Old) -> tuple[Counter[str], bool]:
         with database.write() as connection:
             run.check_fence(connection)
-            return retention.remove_conversation(connection, conversation_id, ROWS_PER_TRANSACTION)
+            return retention.remove_conversation(connection, old, ROWS_PER_TRANSACTION)
 
-    async def conversation(conversation_id: int) -> None:
+    async def conversation(old: Old) -> None:
         left = True
         while left:
-            gone, left = await database.run(part, conversation_id)
+            gone, left = await database.run(part, old)
             removed.update(gone)
             await run.go_on()
 
     place: Old | None = Old()
     while place is not None:
         going, place = await database.run(find, place)
-        for conversation_id in going:
+        for old in going:
             try:
-                await conversation(conversation_id)
+                await conversation(old)
             except (SQLAlchemyError, Unavailable) as error:
                 failures.append(error)
                 log.get("retention").error(
                     "a conversation was not removed",
-                    conversation=conversation_id,
+                    conversation=old.id,
                     reason=type(error).__name__,
                 )
                 if len(failures) >= FAILURES_MAX:

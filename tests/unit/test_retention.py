@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from app import clock
 from app.chat import installation, retention
 from app.chat.permissions import SYSTEM
+from app.chat.retention import Old
 from app.db import schema
 from app.db.engines import Database, Unavailable
 from app.worker import retention as job
@@ -40,7 +41,7 @@ class FakeRun:
             raise LostLock
 
 
-def resolve(database: Database, conversation_id: int, days_ago: float) -> None:
+def resolve(database: Database, conversation_id: int, days_ago: float) -> Old:
     then = clock.now() - timedelta(days=days_ago)
     with database.write() as connection:
         connection.execute(
@@ -49,6 +50,7 @@ def resolve(database: Database, conversation_id: int, days_ago: float) -> None:
             .values(status="resolved", resolved_at=then, updated_at=then)
         )
         connection.execute(update(_v).where(_v.c.id == conversation_id).values(last_seen_at=then))
+    return Old(then, conversation_id)
 
 
 def set_rules(database: Database, **values: Any) -> None:
@@ -166,10 +168,15 @@ async def test_what_is_not_resolved_stays_however_old(full: Database, status: st
 
 
 async def test_one_that_is_reopened_meanwhile_stays(full: Database) -> None:
-    resolve(full, 1, 31)
+    old = resolve(full, 1, 31)
     with full.write() as connection:
         connection.execute(update(_c).where(_c.c.id == 1).values(status="open"))
-        removed, left = retention.remove_conversation(connection, 1, 1000)
+        removed, left = retention.remove_conversation(connection, old, 1000)
+    assert (removed.total(), left) == (0, False)
+    # the visitor was helped once more, and may want to read that
+    resolve(full, 1, 0)
+    with full.write() as connection:
+        removed, left = retention.remove_conversation(connection, old, 1000)
     assert (removed.total(), left) == (0, False)
     assert ids(full, _c) == [1, 2, 3]
 
@@ -343,14 +350,14 @@ async def test_a_long_conversation_goes_in_small_transactions(
 
 
 async def test_one_that_is_reopened_between_two_transactions_is_left(full: Database) -> None:
-    resolve(full, 1, 31)
+    old = resolve(full, 1, 31)
     with full.write() as connection:
-        assert retention.remove_conversation(connection, 1, 2)[1] is True
+        assert retention.remove_conversation(connection, old, 2)[1] is True
     with full.write() as connection:
         connection.execute(update(_c).where(_c.c.id == 1).values(status="open"))
     rest = of_conversation(full, 1)
     with full.write() as connection:
-        assert retention.remove_conversation(connection, 1, 1000)[1] is False
+        assert retention.remove_conversation(connection, old, 1000)[1] is False
     assert of_conversation(full, 1) == rest
 
 
@@ -361,14 +368,14 @@ async def test_one_that_cannot_be_removed_does_not_keep_the_rest(
         resolve(full, number, 40 - number)
     set_rules(full, default_days=30, webhook_delivery_days=1)
     with full.write() as connection:
-        old = clock.now() - timedelta(days=2)
-        connection.execute(update(schema.webhook_deliveries).values(created_at=old))
+        before = clock.now() - timedelta(days=2)
+        connection.execute(update(schema.webhook_deliveries).values(created_at=before))
     remove: Callable[..., Any] = retention.remove_conversation
 
-    def failing(connection: Connection, conversation_id: int, limit: int) -> Any:
-        if conversation_id == 1:
+    def failing(connection: Connection, old: Old, limit: int) -> Any:
+        if old.id == 1:
             raise OperationalError("DELETE", None, TimeoutError("timed out"))
-        return remove(connection, conversation_id, limit)
+        return remove(connection, old, limit)
 
     monkeypatch.setattr(retention, "remove_conversation", failing)
     with pytest.raises((OperationalError, Unavailable)):
@@ -385,8 +392,8 @@ async def test_a_database_that_always_fails_is_not_asked_for_ever(
     set_rules(full, default_days=30)
     asked: list[int] = []
 
-    def failing(_connection: Connection, conversation_id: int, _limit: int) -> Any:
-        asked.append(conversation_id)
+    def failing(_connection: Connection, old: Old, _limit: int) -> Any:
+        asked.append(old.id)
         raise OperationalError("DELETE", None, TimeoutError("timed out"))
 
     monkeypatch.setattr(retention, "remove_conversation", failing)
