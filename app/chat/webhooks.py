@@ -22,6 +22,7 @@ from app.chat import audit, conversations, messages, pages
 from app.chat.errors import NotFound, Refused
 from app.chat.permissions import Actor
 from app.db import schema
+from app.db.engines import Database
 
 WEBHOOKS_MAX: Final = 50
 URL_MAX_CHARACTERS: Final = 2000
@@ -34,6 +35,8 @@ FIRST_RETRY: Final = timedelta(seconds=30)
 LONGEST_RETRY: Final = timedelta(hours=6)
 LIFETIME: Final = timedelta(hours=24)
 ERROR_MAX_CHARACTERS: Final = 300
+# how many deliveries of a deleted webhook go in one transaction; they hold what was sent
+REMOVED_ROWS: Final = 1000
 
 _w, _e, _d = schema.webhooks, schema.webhook_events, schema.webhook_deliveries
 _i = schema.inboxes
@@ -142,10 +145,27 @@ def change(
     return one(connection, webhook_id)
 
 
-def remove(connection: Connection, actor: Actor, webhook_id: int) -> None:
-    """Delete a webhook with the log of its deliveries. Raises :class:`NotFound`."""
+def remove(database: Database, actor: Actor, webhook_id: int) -> None:
+    """Delete a webhook; the log of its deliveries goes first, some per transaction.
+
+    It is switched off before that. Broken off half way, it is still there and may be deleted
+    again. Raises :class:`NotFound`. Blocking.
+    """
+    left = True
+    while left:
+        with database.write() as connection:
+            left = _remove_some(connection, actor, webhook_id)
+
+
+def _remove_some(connection: Connection, actor: Actor, webhook_id: int) -> bool:
+    """Delete up to :data:`REMOVED_ROWS` deliveries, or the webhook; says whether it is left."""
     gone = one(connection, webhook_id)
-    connection.execute(delete(_d).where(_d.c.webhook_id == webhook_id))
+    connection.execute(update(_w).where(_w.c.id == webhook_id).values(active=False))
+    some = select(_d.c.id).where(_d.c.webhook_id == webhook_id).limit(REMOVED_ROWS)
+    ids = connection.execute(some).scalars().all()
+    if ids:
+        connection.execute(delete(_d).where(_d.c.id.in_(ids)))
+        return True
     connection.execute(delete(_w).where(_w.c.id == webhook_id))
     audit.record(
         connection,
@@ -155,6 +175,7 @@ def remove(connection: Connection, actor: Actor, webhook_id: int) -> None:
         object_id=webhook_id,
         details={"name": gone["name"]},
     )
+    return False
 
 
 def rotate_secret(connection: Connection, actor: Actor, webhook_id: int) -> dict[str, Any]:

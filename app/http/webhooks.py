@@ -112,7 +112,8 @@ async def change_webhook(call: Call) -> HTTPResponse:
 )
 async def delete_webhook(call: Call) -> HTTPResponse:
     """What waits for it is not sent."""
-    await _write(call, lambda c: webhooks.remove(c, call.actor, call.ids["webhook_id"]))
+    database = call.context.database
+    await database.run(webhooks.remove, database, call.actor, call.ids["webhook_id"])
     return empty()
 
 

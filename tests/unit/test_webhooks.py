@@ -7,10 +7,12 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from app import clock
 from app.chat import webhooks
+from app.chat.errors import NotFound
+from app.chat.permissions import SYSTEM, Actor
 from app.chat.webhooks import Attempt, Due
 from app.db import schema
 from app.db.engines import Database
@@ -163,6 +165,62 @@ def test_a_webhook_with_enough_under_way_gets_no_more(database: Database) -> Non
         assert len(webhooks.due(connection, {}, per_webhook=4, limit=5)) == 5
         connection.execute(update(schema.webhooks).values(active=False))
         assert webhooks.due(connection, {}, per_webhook=4, limit=100) == []
+
+
+def test_a_long_log_goes_in_parts_with_its_webhook(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "REMOVED_ROWS", 4)
+    deliveries = schema.webhook_deliveries
+    with database.write() as connection:
+        for hook in (1, 2):
+            connection.execute(
+                insert(schema.webhooks).values(
+                    id=hook,
+                    name="w",
+                    url="https://example.com/",
+                    events="[]",
+                    secret="s",
+                    active=True,
+                    created_at=clock.now(),
+                )
+            )
+            rows = [
+                {
+                    "webhook_id": hook,
+                    "event_id": f"e{number}",
+                    "event": "webhook.test",
+                    "payload": "{}",
+                    "status": "pending",
+                    "attempts": 0,
+                    "next_attempt_at": clock.now(),
+                    "created_at": clock.now(),
+                }
+                for number in range(10)
+            ]
+            connection.execute(insert(deliveries), rows)
+    left: list[int] = []
+    remove_some = webhooks._remove_some
+
+    def counted(connection: Connection, actor: Actor, webhook_id: int) -> bool:
+        more = remove_some(connection, actor, webhook_id)
+        mine = select(func.count()).where(deliveries.c.webhook_id == webhook_id)
+        left.append(connection.execute(mine).scalar_one())
+        # nothing more is sent meanwhile
+        due = webhooks.due(connection, {}, per_webhook=100, limit=100)
+        assert {item.webhook_id for item in due} == {2}
+        return more
+
+    monkeypatch.setattr(webhooks, "_remove_some", counted)
+    webhooks.remove(database, SYSTEM, 1)
+    assert left == [6, 2, 0, 0]
+    with database.read() as connection:
+        assert connection.execute(select(schema.webhooks.c.id)).scalars().all() == [2]
+        assert connection.execute(select(func.count()).select_from(deliveries)).scalar_one() == 10
+        actions = connection.execute(select(schema.audit_log.c.action)).scalars().all()
+    assert actions == ["webhook.deleted"]
+    with pytest.raises(NotFound):
+        webhooks.remove(database, SYSTEM, 1)
 
 
 def test_the_signature_is_as_documented() -> None:
