@@ -7,9 +7,9 @@ while the previous event is being built need one event only: :class:`Announcer` 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from app import log
 from app.bus import events
@@ -23,8 +23,11 @@ from app.chat.channels import (
 )
 from app.chat.conversations import Moved
 from app.db import schema
-from app.db.engines import Database
+from app.db.engines import Database, Unavailable
 from app.db.writer import Stored
+
+# how long the database is left alone when it could not be read
+RETRY_SECONDS: Final = 1.0
 
 
 class Publishes(Protocol):
@@ -110,11 +113,19 @@ class Announcer:
             self._touched, self._opened, self._changed = set(), set(), set()
             try:
                 rows = await self._database.run(conversations.for_events, self._database, ids)
+            except Unavailable as error:
+                # the primary went after it had committed: a conversation that nobody was told of
+                # would stand in no list until its next message
+                self._failed(ids, error)
+                if self._closing:
+                    return
+                self._touched |= touched
+                self._opened |= opened
+                self._changed |= changed
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
             except Exception as error:  # noqa: BLE001  the task must survive; lists are read anew by clients
-                self.failures += 1
-                log.get("announcer").warning(
-                    "conversations not announced", count=len(ids), reason=type(error).__name__
-                )
+                self._failed(ids, error)
                 continue
             for staff_form, row in rows:
                 self._publisher.publish(
@@ -122,6 +133,12 @@ class Announcer:
                         staff_form, row, opened=row.id in opened, changed=row.id in changed
                     )
                 )
+
+    def _failed(self, ids: Collection[int], error: Exception) -> None:
+        self.failures += 1
+        log.get("announcer").warning(
+            "conversations not announced", count=len(ids), reason=type(error).__name__
+        )
 
 
 def _message_created(item: Stored) -> Event:
