@@ -130,7 +130,7 @@ def for_visitor(
         "conversations": [conversations.widget_wire(row, queue) for row in caught.rows],
         "messages": caught.messages,
         "edits": caught.edits,
-        "new": [conversations.widget_wire(new[item], queue) for item in ids],
+        "new": [conversations.widget_wire(new[item], queue) for item in ids if item in new],
         "gone": caught.gone,
         "known": {
             str(item): {"seq": now.seqs[schema.PUBLIC], "edits": now.edits[schema.PUBLIC]}

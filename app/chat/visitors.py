@@ -318,7 +318,11 @@ def _update(
     }
     shown = {"name": row.name, "email": row.email}
     if identity.attributes:
-        values["attributes"] = attributes.merged(row.attributes, identity.attributes)
+        # read again under the lock: two tabs may bring different ones at once
+        stored = connection.execute(
+            select(_visitors.c.attributes).where(_visitors.c.id == row.id).with_for_update()
+        ).scalar()
+        values["attributes"] = attributes.merged(stored, identity.attributes)
     values |= _page_values(connection, row.id, row.page_url, arrival.page)
     connection.execute(update(_visitors).where(_visitors.c.id == row.id).values(**values))
     changed = any(values.get(column, known) != known for column, known in shown.items())

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import delete, text
+from sqlalchemy import delete, select, text, update
 
 from app import config
+from app.chat import visitors
+from app.chat.permissions import VisitorIdentity
+from app.chat.visitors import Arrival, Identity, Page
 from app.db import engines, migrate, schema
 from app.db.engines import Database
 from tests.unit.conftest import SECRETS, fill
@@ -15,6 +20,7 @@ from tests.unit.test_privacy import *  # noqa: F403  the same promises, another 
 from tests.unit.test_reports import *  # noqa: F403
 from tests.unit.test_retention import *  # noqa: F403
 from tests.unit.test_webhooks import (  # noqa: F401
+    test_a_long_log_goes_in_parts_with_its_webhook,
     test_a_webhook_with_enough_under_way_gets_no_more,
     test_retries_wait_longer_each_time_and_end_within_a_day,
 )
@@ -42,3 +48,27 @@ def database(schema_url: str) -> Iterator[Database]:
     fill(opened.primary)
     yield opened
     opened.close()
+
+
+def test_attributes_of_two_tabs_are_all_kept(database: Database) -> None:
+    def arrival(name: str) -> Arrival:
+        identity = Identity(attributes={name: "x"})
+        return Arrival("k", VisitorIdentity(1, 1), Page(), "en", "", None, identity)
+
+    with ThreadPoolExecutor(1) as other_tab:
+        with database.write() as connection:
+            connection.execute(
+                update(schema.visitors)
+                .where(schema.visitors.c.id == 1)
+                .values(attributes='{"first": "x"}')
+            )
+            later = other_tab.submit(visitors.open_session, database, arrival("second"))
+            # it has read the visitor, and waits for the row
+            with pytest.raises(TimeoutError):
+                later.result(1)
+        later.result(20)
+    with database.read() as connection:
+        kept = connection.execute(
+            select(schema.visitors.c.attributes).where(schema.visitors.c.id == 1)
+        ).scalar_one()
+    assert json.loads(kept) == {"first": "x", "second": "x"}

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import Connection, delete, select, text, update
 
 from app import clock
-from app.chat import accounts, channels, inboxes, visitors
+from app.chat import accounts, channels, conversations, inboxes, sync, visitors
 from app.chat.accounts import Session
-from app.chat.errors import InvalidCredentials
+from app.chat.errors import CodeNeeded, InvalidCredentials
 from app.chat.logins import Logins
 from app.chat.permissions import VisitorIdentity
 from app.chat.visitors import VisitorTokens
@@ -108,6 +110,48 @@ def test_a_new_password_ends_all_sessions(with_account: Database) -> None:
     accounts.log_in(with_account, "bo@example.com", "new-horse-1")
 
 
+def test_a_login_does_not_pass_by_a_second_factor_that_comes_meanwhile(
+    with_account: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = accounts.check_password
+
+    def check_slowly(stored: str, password: str) -> None:
+        check(stored, password)
+        with with_account.write() as connection:
+            connection.execute(update(schema.users).values(totp_enabled_at=clock.now()))
+
+    monkeypatch.setattr(accounts, "check_password", check_slowly)
+    with pytest.raises(CodeNeeded):
+        accounts.log_in(with_account, "bo@example.com", "right-horse")
+    with with_account.read() as connection:
+        assert connection.execute(select(schema.sessions)).all() == []
+
+
+def test_a_password_that_was_replaced_meanwhile_changes_nothing(
+    with_account: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, session = accounts.log_in(with_account, "bo@example.com", "right-horse")
+    hash_password = accounts.hash_password
+
+    def hash_slowly(password: str) -> str:
+        monkeypatch.setattr(accounts, "hash_password", hash_password)
+        with with_account.write() as connection:  # the owner, who shuts the stranger out
+            accounts.set_password(connection, email="bo@example.com", password="owners-horse")
+        return hash_password(password)
+
+    monkeypatch.setattr(accounts, "hash_password", hash_slowly)
+    with pytest.raises(InvalidCredentials):
+        accounts.change_password(
+            with_account,
+            session,
+            session.actor(None),
+            password="right-horse",
+            new_password="strangers-horse",
+            browser=accounts.NOWHERE,
+        )
+    accounts.log_in(with_account, "bo@example.com", "owners-horse")
+
+
 def test_making_things_twice_changes_nothing(with_account: Database) -> None:
     with with_account.write() as connection:
         assert not accounts.create(
@@ -124,6 +168,20 @@ def test_csrf_tokens_belong_to_one_session() -> None:
     assert accounts.csrf_matches(KEY, "hash-a", token)
     for wrong in ("", "é", token[:-1], token.upper(), accounts.csrf_token(KEY, "hash-b")):
         assert not accounts.csrf_matches(KEY, "hash-a", wrong)
+
+
+def test_a_conversation_that_is_removed_meanwhile_is_left_out_of_a_visitors_sync(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows_of, gone = conversations.rows_of, schema.conversations.c.id == 1
+
+    def after_its_removal(connection: Connection, ids: Collection[int], me: int) -> list[Any]:
+        if ids:  # it was found, and is gone when it is read
+            connection.execute(delete(schema.conversations).where(gone))
+        return rows_of(connection, ids, me)
+
+    monkeypatch.setattr(conversations, "rows_of", after_its_removal)
+    assert sync.for_visitor(database, VisitorIdentity(1, 1), {})["new"] == []
 
 
 def test_visitor_tokens_cannot_be_made_without_the_key() -> None:
