@@ -88,6 +88,11 @@ def test_a_process_may_lack_what_it_does_not_need() -> None:
         ("MAIL_FROM", "support", "support@example.com"),
         ("MAIL_FROM", "Shop\n<a@example.com>", "support@example.com"),
         ("ATTACHMENT_MAX_BYTES", "10M", "whole number"),
+        ("ATTACHMENT_MAX_BYTES", "0", "from 1 to 25165824"),
+        ("ATTACHMENT_MAX_BYTES", "25165825", "from 1 to 25165824"),
+        ("MESSAGE_EDIT_SECONDS", "-1", "from 0 to 31622400"),
+        ("LONG_POLLS", "100001", "from 0 to 100000"),
+        ("WEBHOOK_ALLOW_PRIVATE", "yes", "true or false"),
         ("ATTACHMENT_TYPES", "image/png,pictures", "'pictures'"),
         ("ATTACHMENT_TYPES", "image/svg+xml", "run scripts"),
         ("ATTACHMENT_SCANNER", "clamdscan -", "absolute path"),
@@ -110,6 +115,12 @@ def test_plain_sockets_on_an_https_page_are_refused() -> None:
         "DESKLINE_WS_PUBLIC_URL": "ws://chat.example",
     }
     assert problems("web", env)[0].startswith("DESKLINE_WS_PUBLIC_URL: ")
+
+
+def test_the_two_ports_of_the_gateway_differ() -> None:
+    env = {**SECRETS, "DESKLINE_GATEWAY_CONTROL_PORT": "9000", "DESKLINE_GATEWAY_PORT": "9000"}
+    (problem,) = problems("gateway", env)
+    assert problem.startswith("DESKLINE_GATEWAY_CONTROL_PORT: should differ")
 
 
 def test_no_secret_in_repr() -> None:
