@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
-import secrets
 import sys
 import time
 from collections import Counter
@@ -63,6 +62,7 @@ class Node:
         # who has to authorize until which tick, of applications that ask for it, oldest first
         self._unauthorized: dict[int, list[Connection]] = {}
         self.random = random or SystemRandom()
+        self._random_below = pusher.random_below()
         self.clock = time.time
         self.log = log.get("gateway")
         self.connections: set[Connection] = set()
@@ -208,7 +208,7 @@ class Node:
 
     def make_socket_id(self) -> str:
         """A new socket id."""
-        return pusher.make_socket_id(secrets.randbelow)
+        return pusher.make_socket_id(self._random_below)
 
     def join_cache_channel(self, prefix: bytes, name: str, connection: Connection) -> None:
         """Put a socket into a cache channel, with the channel's last event first."""
