@@ -45,6 +45,16 @@ chaos: python ## The ledger on the local cluster while its parts are broken (SEC
 	@$(PYTHON) tools/environment.py dev
 	@DESKLINE_CHAOS_SECONDS=$(or $(SECONDS),600) DESKLINE_CHAOS_RATE=$(or $(RATE),50) DESKLINE_CHAOS_VISITORS=$(or $(VISITORS),300) DESKLINE_CHAOS_AGENTS=$(or $(AGENTS),30) CI=true $(VENV)/python -m pytest tests/chaos -s
 
+.PHONY: bench-many
+bench-many: python ## Hold 40,000 sockets through the deployed Nginx for ten minutes (SOCKETS=… SECONDS=600 OUT=…)
+	@$(PYTHON) tools/environment.py dev
+	@$(VENV)/python -m bench.gateway.through_nginx $(if $(SOCKETS),--sockets $(SOCKETS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(OUT),--out $(OUT))
+
+.PHONY: bench-outages
+bench-outages: python ## The ledger while Redis restarts, a gateway is killed, one drained (SECONDS=120 OUT=…)
+	@$(PYTHON) tools/environment.py dev
+	@$(VENV)/python -m bench.gateway.outages $(if $(SECONDS),--seconds $(SECONDS)) $(if $(OUT),--out $(OUT))
+
 .PHONY: bench-api
 bench-api: python ## Measure the API on a private MySQL (root the first time); figures go to bench/results/
 	@$(PYTHON) tools/environment.py dev

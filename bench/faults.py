@@ -18,6 +18,8 @@ from typing import Final
 TALKING: Final = "talking"
 # Written here when everything has happened; the ledger can be told to talk until then.
 OVER: Final = "over"
+# Written when what was broken works again.
+WELL_AGAIN: Final = "all well again"
 RECOVERY_SECONDS: Final = 90.0
 LOOK_EVERY_SECONDS: Final = 0.5
 RESUME_SECONDS: Final = 5.0
@@ -109,7 +111,7 @@ def _one(fault: Fault, marks: Marks) -> list[str]:
     deadline = time.monotonic() + RECOVERY_SECONDS
     while time.monotonic() < deadline:
         if _is_healthy(fault):
-            marks.add("all well again")
+            marks.add(WELL_AGAIN)
             # what reconnects by itself gets a moment before the next blow
             time.sleep(RESUME_SECONDS)
             return troubles

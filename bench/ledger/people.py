@@ -77,6 +77,9 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     # time.time() of the first acknowledgement of each message, with its seconds since the sending
     acknowledged: list[tuple[float, float]] = field(default_factory=list)
+    # (time.time(), whose, what) of sockets: "closed CODE", "resync", and "back" when all channels
+    # are confirmed again and what was missed has been fetched
+    returns: list[tuple[float, str, str]] = field(default_factory=list)
     online: int = 0
 
 
@@ -263,6 +266,8 @@ class Person:
         self.online = False
         self.came_online = asyncio.Event()
         self._other_channels: set[str] = set()
+        self._unconfirmed: set[str] = set()
+        self._returning = False
         self._socket: Socket | None = None
         self._socket_id = ""
         self._fetching = asyncio.Semaphore(FETCHES_AT_ONCE)
@@ -358,6 +363,7 @@ class Person:
                 return
             if not more:
                 if self._sync_wanted is None:
+                    self._note_back()
                     return
                 how = self._sync_wanted
         self.world.tally.counts["catch-ups without an end"] += 1
@@ -398,6 +404,15 @@ class Person:
         self._other_channels.add(channel)
         self._subscribe(channel)
 
+    def _note(self, what: str) -> None:
+        self.world.tally.returns.append((time.time(), self.name, what))
+
+    def _note_back(self) -> None:
+        """Whatever took this person away is over, when all channels are confirmed."""
+        if self._returning and self.online and not self._unconfirmed:
+            self._returning = False
+            self._note("back")
+
     def _set_online(self, online: bool) -> None:
         if online != self.online:
             self.online = online
@@ -423,6 +438,8 @@ class Person:
                 if self.online:
                     attempt = 0
                 self.world.tally.counts[f"sockets closed: {code}"] += 1
+                self._returning = True
+                self._note(f"closed {code}")
             except SocketFailed as failure:
                 self.world.tally.counts[f"sockets not opened: {failure}"] += 1
             finally:
@@ -494,17 +511,23 @@ class Person:
                 case "pusher:connection_established":
                     self._socket_id = orjson.loads(told["data"])["socket_id"]
                     self._set_online(True)
-                    for name in (*self.readers, *self._other_channels):
+                    self._unconfirmed = {*self.readers, *self._other_channels}
+                    for name in tuple(self._unconfirmed):
                         self._subscribe(name)
                 case "pusher_internal:subscription_succeeded":
+                    self._unconfirmed.discard(channel)
                     if (reader := self.readers.get(channel)) is not None:
                         if reader.opened:
                             self.sync("subscribed")
                         else:  # a page that opens a conversation loads its history
                             reader.opened = True
                             reader.catch_up("subscribed")
+                    if not self.busy:  # else it is not over yet
+                        self._note_back()
                 case "deskline:resync":
                     self.world.tally.counts["resyncs"] += 1
+                    self._returning = True
+                    self._note("resync")
                     self.sync("resync")
                 case _:
                     self._housekeeping(event, told)

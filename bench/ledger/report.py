@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from bench.faults import WELL_AGAIN
 from bench.ledger.book import KINDS, Book, Violation
 from bench.ledger.run import Moment, Options, Result
 from bench.plot import Mark, Series, line_chart
@@ -22,6 +23,9 @@ BUCKETS: Final = 120
 SHOWN_OF_A_KIND: Final = 5
 KEPT_OF_A_KIND: Final = 100
 LINE_EVERY_SECONDS: Final = 10.0
+# of the tally's returns
+BACK: Final = "back"
+RESYNC: Final = "resync"
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -123,6 +127,56 @@ def read_marks(path: Path | None) -> list[tuple[float, str]]:
     return sorted(marks)
 
 
+def outages(
+    returns: Sequence[tuple[float, str, str]], marks: list[tuple[float, str]]
+) -> list[dict[str, Any]]:
+    """What each mark did to the sockets until the next one, and when everybody was back.
+
+    ``returns`` are those of the tally. Back means: connected, every channel confirmed, and what was
+    missed fetched. Seconds are counted from the mark; None when somebody never came back.
+    """
+    found = []
+    for number, (began, what) in enumerate(marks):
+        if what == WELL_AGAIN:
+            continue
+        later = [at for at, each in marks[number + 1 :] if each != WELL_AGAIN]
+        until = later[0] if later else float("inf")
+        mine = [each for each in returns if began <= each[0] < until]
+        away: dict[str, float] = {}
+        back: list[float] = []
+        for at, who, happened in mine:
+            if happened != BACK:
+                away.setdefault(who, at)
+            elif who in away:
+                back.append(at - away.pop(who))
+        seconds = [at - began for at, _, happened in mine if happened == BACK]
+        closed = [(at, happened) for at, _, happened in mine if happened not in (BACK, RESYNC)]
+        found.append({
+            "what": what,
+            "sockets_closed": dict(Counter(happened for _, happened in closed)),
+            "resyncs": sum(happened == RESYNC for _, _, happened in mine),
+            "most_closed_within_a_second": _most_within([at for at, _ in closed], 1.0),
+            "everybody_back_after_seconds": (
+                None if away else round(max(seconds, default=0.0), 2)
+            ),
+            "away_seconds": {
+                "p50": round(percentile(back, 0.5), 3),
+                "max": round(percentile(back, 1.0), 3),
+            },
+        })  # fmt: skip
+    return found
+
+
+def _most_within(times: list[float], seconds: float) -> int:
+    """The highest number of ``times`` (ascending) in any span of so many seconds."""
+    most = start = 0
+    for number, at in enumerate(times):
+        while at - times[start] >= seconds:
+            start += 1
+        most = max(most, number - start + 1)
+    return most
+
+
 def document(options: Options, result: Result, marks: list[tuple[float, str]]) -> dict[str, Any]:
     """The JSON of a run. Times are seconds since its first message, latencies milliseconds."""
     times = latencies(result.book)
@@ -159,6 +213,7 @@ def document(options: Options, result: Result, marks: list[tuple[float, str]]) -
         "compared_with_database": result.compared_with_database,
         "on_the_way": dict(sorted(result.tally.counts.items())),
         "notes": result.notes,
+        "outages": outages(result.tally.returns, marks),
         "marks": [{"at": round(at - result.began, 1), "what": what} for at, what in marks],
         "began": round(result.began, 3),
         "requests": result.requests,
@@ -217,6 +272,10 @@ def table(told: dict[str, Any]) -> str:
         ("everybody had seen everything after, s", told["settled_after_seconds"]),
         ("own CPU, share of one core", told["own_cpu_share"]),
         ("compared with the database itself", "yes" if told["compared_with_database"] else "no"),
+    ]
+    rows += [
+        (f"everybody back after s: {each['what']}"[:44], each["everybody_back_after_seconds"])
+        for each in told["outages"]
     ]
     lines += [f"{name:<44} {value!s:>12}" for name, value in rows]
     lines += [f"note: {note}" for note in told["notes"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from bench.faults import Fault
@@ -103,6 +104,25 @@ def web_killed(host: Host, machine: str, address: str) -> Fault:
         unit.start,
         lambda: host.run("python3 -c %s %s", OPEN, url).rc == 0,
     )
+
+
+def _gateway(host: Host, machine: str, address: str) -> tuple[Unit, Callable[[], bool]]:
+    """A gateway's unit, and whether it takes clients."""
+    url = f"http://{address}:8081/readyz"
+    unit = Unit(host, machine, "deskline-gateway")
+    return unit, lambda: host.run("python3 -c %s %s", OPEN, url).rc == 0
+
+
+def gateway_killed(host: Host, machine: str, address: str) -> Fault:
+    """One gateway killed with -9; systemd starts it again."""
+    unit, ready = _gateway(host, machine, address)
+    return Fault(f"gateway of {machine} killed with -9", unit.kill, unit.start, ready)
+
+
+def gateway_drained(host: Host, machine: str, address: str) -> Fault:
+    """One gateway stopped in order: it asks its clients to go elsewhere, then ends; and started."""
+    unit, ready = _gateway(host, machine, address)
+    return Fault(f"gateway of {machine} drained and restarted", unit.stop, unit.start, ready)
 
 
 def redis_restarted(host: Host, machine: str, address: str) -> Fault:

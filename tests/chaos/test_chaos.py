@@ -1,8 +1,9 @@
 """The promise of the whole: whatever breaks, every message is accounted for.
 
-The ledger talks to the cluster through its balancer while a web process is killed, Redis is
-restarted, the replica is stopped and started and the primary's mysqld is killed. `make chaos` runs
-it for ten minutes with 300 visitors; without further settings it is a short version of the same.
+The ledger talks to the cluster through its balancer while a web process and a gateway are killed,
+another gateway is drained, Redis is restarted, the replica is stopped and started and the primary's
+mysqld is killed. `make chaos` runs it for ten minutes with 300 visitors; without further settings
+it is a short version of the same.
 """
 
 from __future__ import annotations
@@ -62,10 +63,13 @@ def test_nothing_is_lost_whatever_breaks(
     accounts: Accounts,
 ) -> None:
     app, redis = inventory.groups["app"][0], inventory.groups["redis"][0]
+    killed, drained = inventory.groups["realtime"][:2]
     outage_seconds = min(30.0, SECONDS / 15)
     plan = [
         cluster_faults.web_killed(machine(app), app, inventory.address(app)),
+        cluster_faults.gateway_killed(machine(killed), killed, inventory.address(killed)),
         cluster_faults.redis_restarted(machine(redis), redis, inventory.address(redis)),
+        cluster_faults.gateway_drained(machine(drained), drained, inventory.address(drained)),
         cluster_faults.replica_stopped(replica.host, replica.name, outage_seconds),
         cluster_faults.primary_killed(primary.host, primary.name),
     ]
@@ -110,6 +114,12 @@ def test_nothing_is_lost_whatever_breaks(
     assert set(told["counts"].values()) == {0}, told["counts"]
     struck = [mark["what"] for mark in told["marks"] if mark["what"] in {f.name for f in plan}]
     assert struck == [fault.name for fault in plan], "a fault is missing in the plot's marks"
+
+    outages = {each["what"]: each for each in told["outages"]}
+    away = [name for name, each in outages.items() if each["everybody_back_after_seconds"] is None]
+    assert not away, f"somebody never came back after: {away}"
+    drain = next(each for name, each in outages.items() if "drained" in name)
+    assert set(drain["sockets_closed"]) == {"closed 4200"}, f"not by its turn: {drain}"
 
     conversations = told["conversations"]
     rows = rows_of(primary, conversations)

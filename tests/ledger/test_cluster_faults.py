@@ -63,6 +63,8 @@ class Machine:
 
 MAKERS: dict[str, Callable[[Host], Fault]] = {
     "web": lambda host: cluster_faults.web_killed(host, "app1", "192.0.2.1"),
+    "gateway killed": lambda host: cluster_faults.gateway_killed(host, "rt1", "192.0.2.1"),
+    "gateway drained": lambda host: cluster_faults.gateway_drained(host, "rt2", "192.0.2.1"),
     "redis": lambda host: cluster_faults.redis_restarted(host, "redis1", "192.0.2.1"),
     "replica": lambda host: cluster_faults.replica_stopped(host, "db2", 5),
     "primary": lambda host: cluster_faults.primary_killed(host, "db1"),
