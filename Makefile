@@ -60,6 +60,11 @@ bench-api: python ## Measure the API on a private MySQL (root the first time); f
 	@$(PYTHON) tools/environment.py dev
 	@$(VENV)/python bench/api.py
 
+.PHONY: fuzz
+fuzz: python ## Fuzz what reads bytes of strangers, with two engines at once (SECONDS=600)
+	@$(PYTHON) tools/environment.py dev
+	@$(VENV)/python tools/fuzz.py $(or $(SECONDS),600)
+
 .PHONY: release
 release: python ## Build dist/deskline-<version>.tar.gz, the archive that the servers get
 	@$(PYTHON) tools/environment.py deploy
