@@ -221,7 +221,7 @@ _LIMITS: Final[Mapping[str, Callable[[object], Any]]] = {
     "max_message_bytes": _number(1_000, 1_000_000),
     "client_events": _switch,
     "client_events_per_second": _number(1, 1_000),
-    "authorize_seconds": _number(0, 3600),
+    "authorize_seconds": _number(0, 300),
 }
 
 

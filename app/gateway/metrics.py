@@ -36,6 +36,8 @@ class NodeCollector(Collector):
             ("established", "Pusher connections established.", node.established_count),
             ("closed", "Sockets that ended.", node.closed_count),
             ("messages_received", "Text messages from clients.", node.messages),
+            ("client_events", "Events of clients for others.", node.client_events),
+            ("commands_failed", "Commands that Redis did not carry out.", node.commands.failed),
             ("events", "Events from Redis.", node.fanout.events),
             ("deliveries", "Events given to sockets.", node.fanout.deliveries),
             ("malformed_events", "Events without the separator line.", node.fanout.malformed),

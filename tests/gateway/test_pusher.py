@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -191,6 +192,195 @@ def test_unsubscribing() -> None:
 def test_data_may_be_a_json_string() -> None:
     message = json.dumps({"event": "pusher:subscribe", "data": '{"channel":"news"}'}).encode()
     assert session().receive(message) == (Subscribe("news"),)
+
+
+# --- users
+
+
+def test_the_worked_example_of_a_sign_in() -> None:
+    # docs/channels/library_auth_reference/auth-signatures, "User authentication"
+    application = Application("1", "278d425bdf160c739803", b"7ad3773142a6692b25b8")
+    assert pusher.sign_user(application, "1234.1234", '{"id":"12345"}') == (
+        "278d425bdf160c739803:4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba"
+    )
+
+
+def sign_in(client: pusher.Session, user_data: str) -> tuple[pusher.Action, ...]:
+    auth = pusher.sign_user(APPLICATION, SOCKET_ID, user_data)
+    return client.receive(say("pusher:signin", auth=auth, user_data=user_data))
+
+
+def test_signing_in_opens_the_users_own_channel_and_no_other() -> None:
+    client = session()
+    channel = pusher.user_channel("7")
+    assert channel == "#server-to-user-7"
+    answers = sent(client.receive(say("pusher:subscribe", channel=channel, auth="")))
+    assert [answer["event"] for answer in answers] == ["pusher:subscription_error", "pusher:error"]
+    (answer,) = sent(sign_in(client, '{"id":"7","user_info":{"name":"Bo"}}'))
+    assert answer["event"] == "pusher:signin_success"
+    assert json.loads(answer["data"]) == {"user_data": '{"id":"7","user_info":{"name":"Bo"}}'}
+    assert client.receive(say("pusher:subscribe", channel=channel, auth="")) == (
+        Subscribe(channel),
+    )
+    answers = sent(client.receive(say("pusher:subscribe", channel=pusher.user_channel("8"))))
+    assert answers[0]["data"]["status"] == 401
+
+
+@pytest.mark.parametrize("user_data", ["", "7", "{}", '{"id":7}', '{"id":""}', '{"id":"a\\n"}'])
+def test_a_user_needs_an_id(user_data: str) -> None:
+    (action,) = sign_in(session(), user_data)
+    assert isinstance(action, pusher.Close)
+    assert action.code == 4009
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"auth": "key1:00"},
+        {"auth": "key1:00", "user_data": {"id": "7"}},
+        {"auth": "key1:00", "user_data": '{"id":"7"}'},
+        {"auth": "é", "user_data": '{"id":"7"}'},
+        {
+            "auth": pusher.sign_user(APPLICATION, "1.1", '{"id":"7"}'),
+            "user_data": '{"id":"7"}',
+        },
+    ],
+)
+def test_a_sign_in_that_is_not_signed_for_this_socket_closes_it(data: dict[str, object]) -> None:
+    client = session()
+    (action,) = client.receive(say("pusher:signin", **data))
+    assert isinstance(action, pusher.Close)
+    assert action.code == 4009
+    assert client.user == ""
+
+
+def test_a_socket_has_one_user() -> None:
+    client = session()
+    sign_in(client, '{"id":"7"}')
+    (answer,) = sent(sign_in(client, '{"id":"7"}'))
+    assert answer["event"] == "pusher:signin_success"
+    (answer,) = sent(sign_in(client, '{"id":"8"}'))
+    assert (answer["event"], client.user) == ("pusher:error", "7")
+
+
+# --- owners
+
+
+def subscribe_as(client: pusher.Session, channel: str, data: str, now: float = 0.0) -> object:
+    auth = pusher.sign_channel(APPLICATION, SOCKET_ID, channel, data)
+    return client.receive(
+        say("pusher:subscribe", channel=channel, auth=auth, channel_data=data), now
+    )
+
+
+def test_the_signed_data_of_a_subscription_tells_whose_socket_it_is() -> None:
+    client = session()
+    assert not client.belongs_to("")
+    subscribe_as(client, "private-a", '{"owner":"user.7"}')
+    subscribe_as(client, "private-b", '{"owner":"user.7"}')
+    subscribe_as(client, "private-c", '{"owner":"visitor.7"}')
+    subscribe_as(client, "private-d", "{}")
+    assert client.owners == "user.7\nvisitor.7"
+    assert client.belongs_to("user.7")
+    assert client.belongs_to("visitor.7")
+    assert not client.belongs_to("user.77")
+    assert not client.belongs_to("user.7\nvisitor.7")
+
+
+def test_a_signature_may_end() -> None:
+    client = session()
+    data = '{"owner":"user.7","until":1000}'
+    assert subscribe_as(client, "private-a", data, 1000.0) == (Subscribe("private-a"),)
+    answers = sent(cast(Any, subscribe_as(client, "private-b", data, 1001.0)))
+    assert answers[0]["data"]["status"] == 401
+    assert client.channels == ("private-a",)
+
+
+# --- client events
+
+
+def member(**limits: Any) -> pusher.Session:
+    """A session in private-a."""
+    application = dataclasses.replace(APPLICATION, client_events=True, **limits)
+    client = pusher.Session(application, SOCKET_ID)
+    client.channels = ("private-a", "public", "private-encrypted-a")
+    return client
+
+
+def client_event(**changes: object) -> bytes:
+    fields = {"event": "client-typing", "channel": "private-a", "data": {"on": True}, **changes}
+    return json.dumps(fields).encode()
+
+
+@pytest.mark.parametrize("data", [{"on": True}, '{"on":true}', None, [1], "é" * 5000])
+def test_a_client_event_is_published_as_it_was_sent(data: object) -> None:
+    (action,) = member().receive(client_event(data=data))
+    assert isinstance(action, pusher.Publish)
+    assert action.channel == "private-a"
+    assert json.loads(action.message) == {
+        "event": "client-typing",
+        "channel": "private-a",
+        "data": data,
+    }
+
+
+def test_nothing_but_the_documented_fields_is_passed_on() -> None:
+    (action,) = member().receive(client_event(user_id="someone else", more=1))
+    assert isinstance(action, pusher.Publish)
+    assert set(json.loads(action.message)) == {"event", "channel", "data"}
+
+
+def test_on_a_presence_channel_the_others_learn_who_it_was() -> None:
+    client = member()
+    client.channels, client.presences = ("presence-a",), (("presence-a", "7"),)
+    (action,) = client.receive(client_event(channel="presence-a"))
+    assert isinstance(action, pusher.Publish)
+    assert json.loads(action.message)["user_id"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"channel": "private-b"}, 4009),
+        ({"channel": "presence-b"}, 4009),
+        ({"channel": "public"}, None),
+        ({"channel": "private-encrypted-a"}, None),
+        ({"channel": 7}, None),
+        ({"channel": None}, None),
+        ({"event": "client-" + "x" * 194}, None),
+        ({"data": "x" * 10_239}, None),
+    ],
+)
+def test_a_client_event_is_for_members_of_signed_channels(
+    changes: dict[str, object], code: int | None
+) -> None:
+    (answer,) = sent(member().receive(client_event(**changes)))
+    assert (answer["event"], answer["data"]["code"]) == ("pusher:error", code)
+
+
+def test_client_events_may_be_off() -> None:
+    client = member()
+    client.application = dataclasses.replace(APPLICATION, client_events=False)
+    (answer,) = sent(client.receive(client_event()))
+    assert "not enabled" in answer["data"]["message"]
+
+
+def test_client_events_have_a_rate() -> None:
+    client = member(client_events_per_second=10)
+
+    def accepted(count: int, now: float) -> int:
+        return sum(
+            isinstance(client.receive(client_event(), now)[0], pusher.Publish)
+            for _ in range(count)
+        )
+
+    assert accepted(15, 1000.0) == 10
+    assert accepted(5, 1000.05) == 0
+    assert accepted(5, 1000.3) == 3
+    assert accepted(30, 1005.0) == 10
+    assert sum(accepted(1, 1010.0 + n / 10) for n in range(100)) == 100
+    assert accepted(1, 1.0) == 1  # a clock that was set back stops nobody
 
 
 # --- everything else
