@@ -22,7 +22,9 @@ CHANNEL = "private-conversation.7"
 
 
 @pytest.fixture(scope="module")
-def second(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def second(
+    redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     running = Gateway(redis_server.url, tmp_path_factory.mktemp("second")).start()
     yield running
     assert running.stop() == 0
@@ -170,9 +172,7 @@ def change_access(redis_server: RedisServer, owner: str) -> int:
 async def subscribe_as(client: Client, owner: str, channel: str = CHANNEL) -> None:
     data = json.dumps({"owner": owner, "until": int(time.time()) + 60})
     auth = pusher.sign_channel(APPLICATION, client.socket_id, channel, data)
-    await client.send(
-        "pusher:subscribe", {"channel": channel, "auth": auth, "channel_data": data}
-    )
+    await client.send("pusher:subscribe", {"channel": channel, "auth": auth, "channel_data": data})
 
 
 async def test_a_change_of_access_closes_the_owners_sockets_on_all_nodes(

@@ -371,8 +371,7 @@ def test_client_events_have_a_rate() -> None:
 
     def accepted(count: int, now: float) -> int:
         return sum(
-            isinstance(client.receive(client_event(), now)[0], pusher.Publish)
-            for _ in range(count)
+            isinstance(client.receive(client_event(), now)[0], pusher.Publish) for _ in range(count)
         )
 
     assert accepted(15, 1000.0) == 10
