@@ -50,9 +50,12 @@ def main() -> int:
     try:
         if (os.cpu_count() or 1) < 2:
             raise BenchFailed("Two cores are needed: one for the server, one for the rest.")
-        system_packages.install(["gateway-bench"])
+        if not processes.is_inside():
+            system_packages.install(["gateway-bench"])
+            processes.build()
+            processes.prepare_peers()
+        processes.enter_own_network("bench.gateway")
         processes.check_loopback()
-        processes.build()
         os.sched_setaffinity(0, {int(processes.OTHER_CPU)})  # Redis inherits it
         figures = {}
         with tempfile.TemporaryDirectory(prefix="deskline-bench-") as folder:
