@@ -236,10 +236,13 @@ def _signed(handler: Handler) -> Handler:
     """Check application and signature first; turn errors into answers, in this one place."""
 
     @wraps(handler)
-    async def checked(request: Request, app_id: str, **names: str) -> HTTPResponse:
+    async def checked(request: Request, app_id: str = "", **names: str) -> HTTPResponse:
         node: Node = request.app.ctx.gateway
         try:
-            application = node.applications.by_id.get(app_id)
+            if app_id:
+                application = node.applications.by_id.get(app_id)
+            else:
+                application = node.applications.by_key.get(request.args.get("auth_key", ""))
             if application is None:
                 raise ApiError(404, "There is no application with this id")
             check_request(
@@ -371,14 +374,19 @@ async def _terminate(
 
 
 def blueprint() -> Blueprint:
-    """The routes under /apps/; the application's ``ctx.gateway`` must be a Node."""
-    routes = Blueprint("gateway_control", url_prefix="/apps/<app_id:str>")
-    routes.add_route(_events, "/events", methods=["POST"])
-    routes.add_route(_batch_events, "/batch_events", methods=["POST"])
-    routes.add_route(_channels, "/channels", methods=["GET"])
-    routes.add_route(_channel, "/channels/<name:str>", methods=["GET"], unquote=True)
-    routes.add_route(_users, "/channels/<name:str>/users", methods=["GET"], unquote=True)
-    routes.add_route(
-        _terminate, "/users/<user_id:str>/terminate_connections", methods=["POST"], unquote=True
-    )
+    """The routes of the HTTP API; the application's ``ctx.gateway`` must be a Node."""
+    routes = Blueprint("gateway_control")
+    of_application = "/apps/<app_id:str>"
+    terminate = "/users/<user_id:str>/terminate_connections"
+    for handler, path, method in (
+        (_events, f"{of_application}/events", "POST"),
+        (_batch_events, f"{of_application}/batch_events", "POST"),
+        (_channels, f"{of_application}/channels", "GET"),
+        (_channel, f"{of_application}/channels/<name:str>", "GET"),
+        (_users, f"{of_application}/channels/<name:str>/users", "GET"),
+        (_terminate, of_application + terminate, "POST"),
+    ):
+        routes.add_route(handler, path, methods=[method], unquote=True)
+    # PyPI's library, 3.3, leaves the application out of this one path; its key names it.
+    routes.add_route(_terminate, terminate, methods=["POST"], unquote=True, name="terminate_by_key")
     return routes
