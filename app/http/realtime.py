@@ -14,7 +14,7 @@ endpoints = Endpoints("realtime")
 @endpoints.add(
     "POST",
     "/broadcasting/auth",
-    "Sign a subscription to a private channel",
+    "Sign a subscription to a private or presence channel",
     audience="staff or visitor",
     permission="conversations",
     body=models.BroadcastingAuthRequest,
@@ -28,8 +28,11 @@ async def broadcasting_auth(call: Call) -> HTTPResponse:
     """403 unless the caller may read what the channel carries.
 
     Both fields belong into the subscription. When the caller may no longer hear everything, as
-    after a logout, the gateway closes its sockets: pusher-js reconnects and asks here again."""
+    after a logout, the gateway closes its sockets: pusher-js reconnects and asks here again.
+    `presence-staff` is for people: a program with an API key is never present."""
     context, channel = call.context, call.body.channel_name
+    if channel == channels.STAFF_CHANNEL and call.session and call.session.api_key_id is not None:
+        raise problems.forbidden()
     if not channels.SOCKET_ID.fullmatch(call.body.socket_id) or not await context.database.run(
         channels.may_join, context.database, call.caller, channel
     ):

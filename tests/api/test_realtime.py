@@ -11,7 +11,7 @@ import httpx
 import pytest
 import websockets
 
-from tests.api.conftest import Agent, Visitor, assert_problem
+from tests.api.conftest import Agent, Person, Visitor, assert_problem
 from tests.conftest import Deskline
 
 MakeVisitor = Callable[..., Visitor]
@@ -60,7 +60,8 @@ def test_staff_may_not_join_what_is_not_there_or_not_theirs(
         "private-conversation.1x",
         "private-conversation.01",
         "private-unknown.1",
-        "presence-staff",
+        "presence-staff.1",
+        "presence-unknown",
         "public",
     ):
         assert_problem(agent_auth(agent, channel), 403, "forbidden")
@@ -81,6 +82,56 @@ def test_visitors_may_join_their_own_only(new_visitor: MakeVisitor, agent: Agent
         (mine, f"private-user.{agent.user['id']}"),
     ):
         assert_problem(visitor_auth(visitor, channel), 403, "forbidden")
+
+
+def test_staff_may_join_the_presence_channel_as_who_they_are(
+    deskline: Deskline, agent: Agent, person: Person, visitor: Visitor
+) -> None:
+    answer = agent_auth(agent, "presence-staff")
+    assert answer.status_code == 200
+    member = json.loads(answer.json()["channel_data"])
+    assert member["user_id"] == str(agent.user["id"])
+    assert member["user_info"] == {
+        "name": agent.user["name"],
+        "avatar_url": agent.user["avatar_url"],
+    }
+    assert_problem(visitor_auth(visitor, "presence-staff"), 403, "forbidden")
+    # a program is never present
+    key = agent.post("/api-keys", {"name": "robot", "user_id": person.user["id"]}).json()
+    try:
+        form = {"socket_id": SOCKET_ID, "channel_name": "presence-staff"}
+        bearer = {"Authorization": f"Bearer {key['key']}"}
+        answer = httpx.post(f"{deskline.url}/broadcasting/auth", data=form, headers=bearer)
+        assert_problem(answer, 403, "forbidden")
+    finally:
+        agent.delete(f"/api-keys/{key['id']}")
+
+
+def test_a_long_avatar_does_not_keep_anybody_out(agent: Agent, person: Person) -> None:
+    url = "https://example.com/" + "\u00fc" * 470
+    name = "\u8b1d" * 100
+    assert agent.patch(f"/users/{person.user['id']}", {"name": name, "avatar_url": url}).is_success
+    member = json.loads(agent_auth(person, "presence-staff").json()["channel_data"])
+    assert member["user_info"] == {"name": name, "avatar_url": None}
+
+
+async def test_staff_are_told_who_comes_and_who_goes(
+    deskline: Deskline, agent: Agent, person: Person, key: str
+) -> None:
+    first, second = await open_socket(deskline, key), await open_socket(deskline, key)
+    await first.subscribe("presence-staff", agent_auth(agent, "presence-staff", first.socket_id))
+    auth = agent_auth(person, "presence-staff", second.socket_id)
+    data = {"channel": "presence-staff", **auth.json()}
+    await second.connection.send(json.dumps({"event": "pusher:subscribe", "data": data}))
+    there = (await second.receive("pusher_internal:subscription_succeeded"))["presence"]["hash"]
+    assert there[str(agent.user["id"])]["name"] == agent.user["name"]
+    user_id = str(person.user["id"])
+    while (await first.receive("pusher_internal:member_added"))["user_id"] != user_id:
+        pass
+    await second.connection.close()
+    while (await first.receive("pusher_internal:member_removed", 20))["user_id"] != user_id:
+        pass
+    await first.connection.close()
 
 
 def test_without_session_token_or_csrf_nothing_is_signed(deskline: Deskline, agent: Agent) -> None:

@@ -2216,11 +2216,12 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Sign a subscription to a private channel
+         * Sign a subscription to a private or presence channel
          * @description 403 unless the caller may read what the channel carries.
          *
          *         Both fields belong into the subscription. When the caller may no longer hear everything, as
          *         after a logout, the gateway closes its sockets: pusher-js reconnects and asks here again.
+         *         `presence-staff` is for people: a program with an API key is never present.
          */
         post: operations["broadcasting_auth"];
         delete?: never;
