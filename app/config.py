@@ -139,6 +139,7 @@ class Settings:
     data_dir: Path
     log_level: str
     drain_seconds: int
+    gateway_drain_per_second: int
     smtp_url: str = field(repr=False)
     mail_from: str
     rate_limits: str
@@ -517,6 +518,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "a JSON file (mode 0640) with further Channels applications and the limits of Deskline's "
         "own; empty: only its own, without limits",
         _absolute_path,
+    ),
+    _setting(
+        "GATEWAY_DRAIN_PER_SECOND",
+        "number",
+        "0",
+        "how many sockets a stopping gateway asks to reconnect in a second; 0: 100, or as many as "
+        "it takes to have asked all in 70 % of DRAIN_SECONDS",
+        _integer(0, 100_000),
     ),
     _setting(
         "WORKER_HOST", "address", "127.0.0.1", "the address of the worker's health port", _host

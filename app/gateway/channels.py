@@ -86,6 +86,11 @@ class Channels:
         """The channel of a topic, or None when nobody here is in it."""
         return self._channels.get(topic)
 
+    @property
+    def subscriptions(self) -> int:
+        """How many sockets are in channels, counted once in each; walks over the channels."""
+        return sum(len(channel.members) for channel in self._channels.values())
+
     def topics(self) -> list[bytes]:
         """The topics of all channels."""
         return list(self._channels)
@@ -168,6 +173,8 @@ class Fanout:
         self._timer: asyncio.TimerHandle | None = None
         self.events = 0
         self.deliveries = 0
+        self.writes = 0
+        self.bytes = 0
         self.malformed = 0
 
     def receive(self, batch: list[tuple[bytes, bytes]]) -> None:
@@ -204,6 +211,8 @@ class Fanout:
             for member in readers:
                 member.writer.write(data)
             self.deliveries += count * len(readers)
+            self.writes += len(readers)
+            self.bytes += len(data) * len(readers)
         elif runs:
             self._deliver_runs(runs)
         if self.deliveries - before >= BUSY_DELIVERIES:
@@ -245,6 +254,7 @@ class Fanout:
         for channel, excluded, data, count in runs:
             readers = _readers(channel, excluded)
             self.deliveries += count * len(readers)
+            self.bytes += len(data) * len(readers)
             for member in readers:
                 outgoing = member.outgoing
                 if outgoing is None:
@@ -252,6 +262,7 @@ class Fanout:
                     touched.append(member)
                 else:
                     outgoing.append(data)
+        self.writes += len(touched)
         for member in touched:
             outgoing, member.outgoing = member.outgoing, None
             if outgoing is not None:

@@ -99,7 +99,10 @@ class Cluster:
         try:
             fields = orjson.loads(message)
             if topic == self._reply_topic:
-                self._take_answer(fields)
+                if "moment" in fields:
+                    self._node.pulse.moment(float(fields["moment"]))
+                else:
+                    self._take_answer(fields)
                 return
             application = topic.split(b":", 3)[2].decode()
             match fields["do"]:
@@ -222,6 +225,12 @@ class Cluster:
         question.check()
 
     # --- what is said
+
+    def say_to_ourselves(self, fields: dict[str, Any]) -> None:
+        """Publish a message that only this node hears."""
+        self._node.commands.send(
+            self._node.publish_command, self._reply_topic, b"\n" + orjson.dumps(fields)
+        )
 
     async def tell(self, redis: Redis, application: Application, message: dict[str, Any]) -> int:
         """Say something to all nodes, this one included; gives how many hear it.

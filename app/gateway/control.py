@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Container, Coroutine, Mapping
 from functools import wraps
@@ -18,7 +20,7 @@ from typing import Any, Final
 
 import orjson
 from redis.exceptions import RedisError
-from sanic import Blueprint, Request
+from sanic import Blueprint, Request, Sanic
 from sanic.response import HTTPResponse, raw, text
 
 from app import log
@@ -390,3 +392,36 @@ def blueprint() -> Blueprint:
     # PyPI's library, 3.3, leaves the application out of this one path; its key names it.
     routes.add_route(_terminate, terminate, methods=["POST"], unquote=True, name="terminate_by_key")
     return routes
+
+
+async def _drain(request: Request) -> HTTPResponse:
+    """Begin the end of this process, as SIGTERM does. Signed by Deskline's own application."""
+    node: Node = request.app.ctx.gateway
+    application = node.applications.by_id[node.settings.pusher_app_id]
+    try:
+        check_request(
+            application,
+            method=request.method,
+            path=request.path,
+            parameters=_parameters(request),
+            body=request.body,
+            now=time.time(),
+        )
+    except ApiError as error:
+        return text(error.message + "\n", status=error.status)
+    sockets = len(node.connections)
+    if not node.draining:
+        log.get("gateway.control").info("drain asked for", sockets=sockets)
+        # refuse from this answer on; the signal is only seen in a later turn of the loop
+        node.draining = True
+        os.kill(os.getpid(), signal.SIGTERM)
+    return raw(
+        orjson.dumps({"draining": True, "sockets": sockets}),
+        status=202,
+        content_type="application/json",
+    )
+
+
+def add_drain(app: Sanic[Any, Any]) -> None:
+    """``POST /drain``, for a process that is nothing but a gateway."""
+    app.add_route(_drain, "/drain", methods=["POST"], name="drain")

@@ -22,7 +22,9 @@ from app.gateway.cluster import Cluster
 from app.gateway.commands import Commands, Then, connect
 from app.gateway.connection import Connection, State
 from app.gateway.frames import Request, Violation
+from app.gateway.garbage import Garbage
 from app.gateway.presence import Presence
+from app.gateway.pulse import Pulse
 from app.gateway.pusher import Code, Rejection
 from app.gateway.redis_reader import Address, Batch, RedisReader
 from app.gateway.sweep import Sweep
@@ -31,6 +33,8 @@ from app.proxies import client_address, client_network, is_trusted
 LISTEN_BACKLOG: Final = 4096
 # Descriptors that are kept for Redis, the control port, logs and refusing the next client.
 RESERVED_DESCRIPTORS: Final = 256
+# Below it the start says how to get more.
+SMALL_DESCRIPTOR_LIMIT: Final = 65_536
 RESYNC_SPREAD_SECONDS: Final = 2.0
 RESYNC_STEPS: Final = 40
 
@@ -43,7 +47,15 @@ def raise_descriptor_limit() -> int:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
-    log.get("gateway").info("descriptor limit", soft=soft, hard=hard)
+    logger = log.get("gateway")
+    logger.info("descriptor limit", soft=soft, hard=hard)
+    if soft < SMALL_DESCRIPTOR_LIMIT:
+        logger.warning(
+            "few sockets are possible",
+            sockets=max(1, soft - RESERVED_DESCRIPTORS),
+            advice="raise the process's hard limit of open files: LimitNOFILE= in its unit, "
+            "or ulimit -Hn before the start",
+        )
     return soft
 
 
@@ -86,6 +98,9 @@ class Node:
         self.cluster = Cluster(self)
         self.publish_command = b"PUBLISH"
         self.presence = Presence(self)
+        self.pulse = Pulse(self)
+        # set by a process that is nothing but a gateway
+        self.garbage: Garbage | None = None
         # those who wait for the last event of a cache channel
         self._newcomers: dict[tuple[bytes, str, Connection], Newcomer] = {}
         self._server: asyncio.Server | None = None
@@ -110,6 +125,7 @@ class Node:
         self.commands.start(self.redis)
         self._sweep = Sweep(self, loop)
         self._sweep.start()
+        self.pulse.start()
         self.reader.start()
         self._server = await loop.create_server(
             lambda: Connection(self), sock=sock, backlog=LISTEN_BACKLOG
@@ -119,7 +135,7 @@ class Node:
 
     async def drain(self, seconds: float) -> None:
         """Ask all sockets to reconnect elsewhere, over at most ``seconds``."""
-        await drain.drain(self, seconds, self.random.shuffle)
+        await drain.drain(self, seconds, self.settings.gateway_drain_per_second, self.random)
 
     def reload(self, applications: Applications) -> None:
         """Replace the applications (:func:`app.gateway.applications.load`).
@@ -156,6 +172,7 @@ class Node:
         self._server.close()
         self._server = None
         self._sweep.stop()
+        self.pulse.stop()
         self.fanout.stop()
         if self._resync_timer is not None:
             self._resync_timer.cancel()
@@ -349,6 +366,13 @@ class Node:
             self._resync_timer = asyncio.get_running_loop().call_later(
                 RESYNC_SPREAD_SECONDS / RESYNC_STEPS, self._resync_step, count
             )
+
+    def each_second(self) -> None:
+        """What the sweep's timer does besides the sockets."""
+        self.presence.tick()
+        self.pulse.tick()
+        if self.garbage is not None:
+            self.garbage.tick(len(self.connections))
 
     def log_counts(self) -> None:
         """One line with the node's numbers."""

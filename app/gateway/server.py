@@ -9,6 +9,9 @@ A port that cannot be listened on raises :class:`app.serving.StartError` out of 
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -19,8 +22,9 @@ from sanic.response import HTTPResponse, json, raw
 
 from app.bus import connection
 from app.bus.nodes import Beat
-from app.config import Settings
-from app.gateway import control
+from app.config import ConfigError, Settings
+from app.gateway import applications, control
+from app.gateway.garbage import Garbage
 from app.gateway.metrics import NodeCollector
 from app.gateway.node import Node
 from app.version import version
@@ -39,6 +43,8 @@ def attach(app: Sanic[Any, Any], settings: Settings) -> Node:
 
     async def start(_app: Sanic[Any, Any]) -> None:
         await node.start()
+        if node.garbage is not None:
+            node.garbage.start()
         REGISTRY.register(collector)
         app.ctx.gateway_told_by = connection.connect(settings.redis_url)
         app.ctx.gateway_beat = Beat(
@@ -58,7 +64,24 @@ def attach(app: Sanic[Any, Any], settings: Settings) -> Node:
             await app.ctx.gateway_told_by.aclose()
         await node.stop()
 
+    async def reload() -> None:
+        """Read the applications and their limits again; a wrong file changes nothing."""
+        try:
+            node.reload(await asyncio.to_thread(applications.load, settings))
+        except ConfigError as error:
+            for problem in error.problems:
+                node.log.error("not reloaded", problem=problem)
+
+    def on_hangup() -> None:
+        app.ctx.gateway_reload = asyncio.get_running_loop().create_task(reload())
+
+    async def listen_for_hangup(_app: Sanic[Any, Any]) -> None:
+        # only the main thread may; elsewhere there is nobody to send a signal to us
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
+
     app.register_listener(start, "after_server_start")
+    app.register_listener(listen_for_hangup, "after_server_start")
     app.register_listener(drain, "before_server_stop")
     app.register_listener(stop, "after_server_stop")
     return node
@@ -68,6 +91,8 @@ def create_app(settings: Settings) -> Sanic[Any, Any]:
     """The application of the process ``python -m app gateway``, for the control port."""
     app: Sanic[Any, Any] = Sanic("deskline_gateway", configure_logging=False)
     node = attach(app, settings)
+    node.garbage = Garbage()
+    control.add_drain(app)
 
     @app.get("/healthz")
     async def healthz(_request: Request) -> HTTPResponse:

@@ -46,7 +46,7 @@ class Sweep:
         self._node.tick += 1
         self._node.close_unauthorized()
         self.sweep()
-        self._node.presence.tick()
+        self._node.each_second()
         if self._node.tick % COUNTS_INTERVAL_SECONDS == 0:
             self._node.log_counts()
 
