@@ -267,8 +267,8 @@ class Connection(asyncio.Protocol):
                 self.writer.write(
                     _PONG_FRAME if message is pusher.PONG else frames.text_frame(message)
                 )
-            case pusher.Subscribe() if node.cluster.changed and node.cluster.is_outdated(
-                session, self.born
+            case pusher.Subscribe() | pusher.Enter() if (
+                node.cluster.changed and node.cluster.is_outdated(session, self.born)
             ):
                 self.close(Code.RECONNECT, ACCESS_CHANGED)
             case pusher.Subscribe(channel) if pusher.remembers(channel):

@@ -195,10 +195,27 @@ def access_changed(node: Node) -> Peer:
     return peer
 
 
-def owned(peer: Peer, owner: str) -> None:
-    data = f'{{"owner":"{owner}"}}'
-    auth = pusher.sign_channel(APPLICATION, peer.connection.socket_id, CHANNEL, data)
-    peer.say("pusher:subscribe", channel=CHANNEL, auth=auth, channel_data=data)
+def owned(peer: Peer, owner: str, channel: str = CHANNEL) -> None:
+    data = f'{{"owner":"{owner}","user_id":"7"}}'
+    auth = pusher.sign_channel(APPLICATION, peer.connection.socket_id, channel, data)
+    peer.say("pusher:subscribe", channel=channel, auth=auth, channel_data=data)
+
+
+def old_signature(node: Node) -> Peer:
+    peer = Peer(node)
+    peer.open()
+    node.cluster.receive(b"deskline:ch:app1:#control", b'{"do":"reauthorize","owner":"user.7"}')
+    assert peer.connection.state is State.OPEN
+    owned(peer, "user.7")
+    return refused(peer)
+
+
+def old_signature_of_a_presence_channel(node: Node) -> Peer:
+    peer = Peer(node)
+    peer.open()
+    node.cluster.receive(b"deskline:ch:app1:#control", b'{"do":"reauthorize","owner":"user.7"}')
+    owned(peer, "user.7", "presence-a")
+    return refused(peer)
 
 
 def silent(node: Node) -> Peer:
@@ -244,6 +261,8 @@ def terminated(node: Node) -> Peer:
         (one_network, 4100),
         (drained, 4200),
         (access_changed, 4200),
+        (old_signature, 4200),
+        (old_signature_of_a_presence_channel, 4200),
         (silent, 4201),
     ],
 )
