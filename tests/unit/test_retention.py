@@ -349,6 +349,33 @@ async def test_a_long_conversation_goes_in_small_transactions(
     assert max(sizes) <= 1000
 
 
+async def test_files_go_a_few_at_a_time(full: Database) -> None:
+    """Each may have some megabytes."""
+    old = resolve(full, 1, 31)
+    row = {
+        "conversation_id": 1,
+        "uploader_type": "visitor",
+        "uploader_id": 1,
+        "name": "a.txt",
+        "content_type": "text/plain",
+        "size_bytes": 1,
+        "sha256": "0" * 64,
+        "scan": "none",
+        "created_at": clock.now(),
+    }
+    with full.write() as connection:
+        rows = [{**row, "token": f"token{number}"} for number in range(50)]
+        connection.execute(insert(schema.attachments), rows)
+    went: list[int] = []
+    left = True
+    while left:
+        with full.write() as connection:
+            removed, left = retention.remove_conversation(connection, old, 1000)
+        went.append(removed["attachments"])
+    assert sum(went) == 51
+    assert max(went) <= 20
+
+
 async def test_one_that_is_reopened_between_two_transactions_is_left(full: Database) -> None:
     old = resolve(full, 1, 31)
     with full.write() as connection:
