@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import delete, insert, select, text, update
 
-from app import config
-from app.chat import visitors
+from app import clock, config
+from app.chat import retention, visitors
 from app.chat.permissions import VisitorIdentity
+from app.chat.retention import Old
 from app.chat.visitors import Arrival, Identity, Page
 from app.db import engines, migrate, schema
 from app.db.engines import Database
@@ -72,3 +74,39 @@ def test_attributes_of_two_tabs_are_all_kept(database: Database) -> None:
             select(schema.visitors.c.attributes).where(schema.visitors.c.id == 1)
         ).scalar_one()
     assert json.loads(kept) == {"first": "x", "second": "x"}
+
+
+def test_a_visitor_that_writes_just_then_is_not_removed(database: Database) -> None:
+    then = clock.now() - timedelta(days=1000)
+    row = {"inbox_id": 1, "name": "Idle", "first_seen_at": then, "last_seen_at": then}
+    with database.write() as connection:
+        key = connection.execute(insert(schema.visitors).values(**row)).inserted_primary_key
+        assert key is not None
+        visitor_id = int(key[0])
+        kept = retention.inboxes(connection, retention.Rules(idle_visitor_days=1))
+
+    def remove() -> int:
+        with database.write() as connection:
+            return retention.remove_visitors(connection, kept, Old(), 100)[0]
+
+    with ThreadPoolExecutor(1) as worker:
+        with database.write() as connection:  # as the writer does it
+            mine = schema.visitors.c.id == visitor_id
+            connection.execute(select(schema.visitors.c.id).where(mine).with_for_update())
+            removing = worker.submit(remove)
+            with pytest.raises(TimeoutError):
+                removing.result(1)
+            connection.execute(
+                insert(schema.conversations).values(
+                    inbox_id=1,
+                    visitor_id=visitor_id,
+                    status="open",
+                    last_seq_public=0,
+                    last_seq_staff=0,
+                    version=0,
+                    created_at=clock.now(),
+                    updated_at=clock.now(),
+                )
+            )
+        assert removing.result(20) == 0
+    assert remove() == 0

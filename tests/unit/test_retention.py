@@ -223,6 +223,54 @@ async def test_visitors_without_a_conversation_go_with_the_rules_as_they_are(
     assert ids(full, _c) == [1, 2, 3]
 
 
+async def test_sqlite_keeps_the_highest_id_of_visitors(full: Database) -> None:
+    """It would give the number to the next visitor, and the old token would speak for that one."""
+    highest = add_visitor(full, 401) + 1
+    then = clock.now() - timedelta(days=401)
+    with full.write() as connection:
+        connection.execute(update(_v).where(_v.c.id == highest).values(last_seen_at=then))
+    await run(full)
+    assert (highest in ids(full, _v)) == (full.primary.dialect.name == "sqlite")
+
+
+async def test_who_was_merged_goes_with_the_one_it_turned_out_to_be(full: Database) -> None:
+    old, young = add_visitor(full, 401), add_visitor(full, 1)
+    of_old = add_visitor(full, 500, merged_into_id=old)
+    of_young = add_visitor(full, 500, merged_into_id=young)
+    await run(full)
+    left = ids(full, _v)
+    assert not {old, of_old} & set(left)
+    assert {young, of_young} <= set(left)
+
+
+async def test_each_inbox_keeps_its_visitors_and_conversations_as_long_as_it_says(
+    full: Database,
+) -> None:
+    with full.write() as connection:
+        connection.execute(
+            insert(schema.inboxes).values(
+                id=2,
+                key="other",
+                name="Other",
+                greeting="Hi",
+                color="#000000",
+                languages="en",
+                retention_days=1000,
+                created_at=clock.now(),
+            )
+        )
+        connection.execute(update(_c).where(_c.c.id == 2).values(inbox_id=2))
+    for number in (1, 2):
+        resolve(full, number, 401)
+    here, there = add_visitor(full, 401), add_visitor(full, 401, inbox_id=2)
+    set_rules(full, default_days=30, idle_visitor_days=None)
+    await run(full)
+    assert ids(full, _c) == [2, 3]
+    left = ids(full, _v)
+    assert here not in left
+    assert there in left
+
+
 async def test_the_days_of_idle_visitors_can_be_set(full: Database) -> None:
     old, younger = add_visitor(full, 401), add_visitor(full, 31)
     set_rules(full, idle_visitor_days=None)
