@@ -156,6 +156,15 @@ class Connection(asyncio.Protocol):
         """Cut the connection without a word."""
         self.writer.abort()
 
+    def cut_off(self) -> None:
+        """Close a reader that is too slow: nothing more is added to what is unsent but the code.
+
+        If it reads on within CLOSING_SECONDS it finds a close frame with 4200, reconnect, behind
+        the rest. A peer that never reads cannot be told: its kernel buffer is full, a frame can
+        only come after what is in ours, so it is aborted by the sweep.
+        """
+        self.close(Code.RECONNECT, "Too slow: reconnect and ask for what is missing", error=False)
+
     # --- inside
 
     def _wait_for_close(self) -> None:

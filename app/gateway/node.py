@@ -306,7 +306,7 @@ class Node:
         """Too much is unsent for this client: cut it off in the next turn of the loop."""
         self.slow_readers += 1
         self.log.warning("slow reader cut off", socket_id=connection.socket_id)
-        asyncio.get_running_loop().call_soon(connection.abort)
+        asyncio.get_running_loop().call_soon(connection.cut_off)
 
     def closed(self, connection: Connection) -> None:
         """A client's connection has ended."""
