@@ -262,12 +262,14 @@ def _database_url(value: str) -> str:
 
 def _redis_url(value: str) -> str:
     meaning = (
-        "redis://USER:PASSWORD@HOST:6379/0, rediss://… for TLS, or embedded:// in the mode `run`"
+        "redis://USER:PASSWORD@HOST:6379/0, rediss://… for TLS, redis+cluster://… for a node of a "
+        "Redis Cluster, or embedded:// in the mode `run`"
     )
     if value == EMBEDDED_REDIS_URL:
         return value
     scheme, host, _, path = _split(value, meaning)
-    if scheme not in ("redis", "rediss") or not host or not re.fullmatch(r"(/[0-9]*)?", path):
+    known = scheme.removesuffix("+cluster") in ("redis", "rediss")
+    if not known or not host or not re.fullmatch(r"(/[0-9]*)?", path):
         raise ValueError(f"should be {meaning}")
     return value
 
@@ -442,7 +444,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "REDIS_URL",
         "URL",
         None,
-        "Redis for publishing and locks: redis://… (embedded:// only in the mode `run`)",
+        "Redis for publishing and locks: redis://…, redis+cluster://… for a node of a Redis "
+        "Cluster (embedded:// only in the mode `run`)",
         _redis_url,
         required_by=("web", "gateway", "worker", "run"),
         secret=True,

@@ -55,14 +55,15 @@ def access_changed(owner: str) -> Event:
     return Event(CONTROL_CHANNEL, orjson.dumps({"do": "reauthorize", "owner": owner}).decode())
 
 
-def commands(topic: str, payload: bytes) -> list[tuple[str | bytes, ...]]:
-    """The Redis commands that publish ``payload`` on a :func:`redis_channel`.
+def commands(topic: str, payload: bytes, publish: str = "PUBLISH") -> list[tuple[str | bytes, ...]]:
+    """The Redis commands that publish ``payload`` on a :func:`redis_channel`; the last of them is
+    ``publish`` (:func:`app.bus.connection.publish_command`).
 
     What somebody may ask for who was not listening is kept before it is published, so that it is
     heard twice rather than never: the last event of a cache channel, and for an hour the control
     messages, for gateways that were cut off.
     """
-    made: list[tuple[str | bytes, ...]] = [("PUBLISH", topic, payload)]
+    made: list[tuple[str | bytes, ...]] = [(publish, topic, payload)]
     app_id, _, channel = topic.removeprefix(_TOPIC_PREFIX).partition(":")
     message = payload.partition(b"\n")[2]
     if channel.startswith(CACHE_PREFIXES):

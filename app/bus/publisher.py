@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from app import log
 from app.bus import events
-from app.bus.connection import TIMEOUT_SECONDS
+from app.bus.connection import TIMEOUT_SECONDS, publish_command
 from app.bus.events import Event
 
 PIPELINE_EVENTS: Final = 500
@@ -45,9 +45,10 @@ async def send(redis: Redis, app_id: str, batch: Sequence[Event]) -> None:
     """Publish a batch in one round trip. Raises RedisError, OSError or TimeoutError."""
     async with asyncio.timeout(TIMEOUT_SECONDS * 2):
         pipeline = redis.pipeline(transaction=False)
+        publish = publish_command(redis)
         for event in batch:
             topic = events.redis_channel(app_id, event.channel)
-            for words in events.commands(topic, events.redis_payload(event)):
+            for words in events.commands(topic, events.redis_payload(event), publish):
                 pipeline.execute_command(*words)
         await pipeline.execute()
 

@@ -137,10 +137,11 @@ class Channels:
         for member in waiting:
             member.subscribed(channel.name)
 
-    def interrupt(self) -> None:
-        """The events have stopped flowing: who joins from now on waits for :meth:`confirm`."""
-        for channel in self._channels.values():
-            if channel.waiting is None:
+    def interrupt(self, concerns: Callable[[bytes], bool] | None = None) -> None:
+        """The events of all topics, or of ``concerns``, have stopped flowing: who joins from now
+        on waits for :meth:`confirm`."""
+        for topic, channel in self._channels.items():
+            if channel.waiting is None and (concerns is None or concerns(topic)):
                 channel.waiting = []
 
 

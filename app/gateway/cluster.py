@@ -210,7 +210,9 @@ class Cluster:
                 users[channel.name] = dict.fromkeys(self._node.presence.users(topic))
         answer = {"id": question["id"], "node": self._id, "counts": counts, "users": users}
         self._node.commands.send(
-            b"PUBLISH", question["reply"].encode(), b"\n" + orjson.dumps(answer)
+            self._node.publish_command,
+            question["reply"].encode(),
+            b"\n" + orjson.dumps(answer),
         )
 
     def _take_answer(self, answer: dict[str, Any]) -> None:
@@ -238,7 +240,10 @@ class Cluster:
         Raises RedisError, OSError or TimeoutError.
         """
         topic = application.topic_prefix + _CONTROL
-        heard: int = await redis.publish(topic, b"\n" + orjson.dumps(message))
+        command: Any = redis.execute_command
+        heard: int = await command(
+            self._node.publish_command.decode(), topic, b"\n" + orjson.dumps(message)
+        )
         return heard
 
     async def occupancy(

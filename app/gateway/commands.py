@@ -16,6 +16,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError, ResponseError
 
 from app import log
+from app.bus.connection import connect_cluster, is_cluster
 
 TIMEOUT_SECONDS: Final = 3.0
 CONNECTIONS: Final = 8
@@ -30,6 +31,8 @@ Then = Callable[[Any], None]
 
 def connect(url: str) -> Redis:
     """A client for single commands; who finds all connections in use waits for one."""
+    if is_cluster(url):
+        return connect_cluster(url, timeout_seconds=TIMEOUT_SECONDS, max_connections=CONNECTIONS)
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=CONNECTIONS,
@@ -106,7 +109,8 @@ class Commands:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 pipeline = self._redis.pipeline(transaction=False)
                 for words in batch:
-                    pipeline.execute_command(*words)
+                    # a cluster's client looks the name up as text
+                    pipeline.execute_command(words[0].decode(), *words[1:])
                 replies: list[Any] = await pipeline.execute(raise_on_error=False)
         except (RedisError, OSError, TimeoutError) as failure:
             error = failure

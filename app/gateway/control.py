@@ -274,9 +274,10 @@ def _try_again(reason: str) -> HTTPResponse:
 
 
 async def _publish(node: Node, publications: list[tuple[bytes, bytes]]) -> None:
+    publish = node.publish_command.decode()
     async with node.redis.pipeline(transaction=False) as pipe:
         for topic, payload in publications:
-            for words in events.commands(topic.decode(), payload):
+            for words in events.commands(topic.decode(), payload, publish):
                 pipe.execute_command(*words)
         await pipe.execute()
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from app import log, serving
 from app.bus import events
+from app.bus.connection import is_cluster
 from app.config import Settings
 from app.gateway import applications, drain, pusher
 from app.gateway.applications import Application, Applications
@@ -26,7 +27,8 @@ from app.gateway.garbage import Garbage
 from app.gateway.presence import Presence
 from app.gateway.pulse import Pulse
 from app.gateway.pusher import Code, Rejection
-from app.gateway.redis_reader import Address, Batch, RedisReader
+from app.gateway.redis_reader import Address, Batch, Concerns, RedisReader
+from app.gateway.sharded_reader import ShardedReader
 from app.gateway.sweep import Sweep
 from app.proxies import client_address, client_network, is_trusted
 
@@ -90,13 +92,14 @@ class Node:
         self.slow_readers = 0
         self.resyncs = 0
         self.refusals: Counter[int] = Counter()
-        self.reader = RedisReader(
+        cluster = is_cluster(settings.redis_url)
+        self.publish_command = b"SPUBLISH" if cluster else b"PUBLISH"
+        self.reader: RedisReader | ShardedReader = (ShardedReader if cluster else RedisReader)(
             Address.parse(settings.redis_url), self, random=self.random.random
         )
         self.channels = Channels(self.reader)
         self.commands = Commands()
         self.cluster = Cluster(self)
-        self.publish_command = b"PUBLISH"
         self.presence = Presence(self)
         self.pulse = Pulse(self)
         # set by a process that is nothing but a gateway
@@ -263,7 +266,9 @@ class Node:
         """Give a client's event to all nodes. It is lost while Redis is away."""
         self.client_events += 1
         self.commands.send(
-            b"PUBLISH", prefix + channel.encode(), b"%b\n%b" % (socket_id.encode(), message)
+            self.publish_command,
+            prefix + channel.encode(),
+            b"%b\n%b" % (socket_id.encode(), message),
         )
 
     def opened(self, connection: Connection) -> None:
@@ -332,19 +337,22 @@ class Node:
         self.channels.confirm(topic)
         self.presence.confirmed(topic)
 
-    def interrupted(self) -> None:
-        """Redis is away: who subscribes now waits until it is back."""
-        self.channels.interrupt()
+    def interrupted(self, concerns: Concerns | None = None) -> None:
+        """Redis is away, or the shard of the topics that ``concerns`` knows: who subscribes to
+        them now waits until it is back."""
+        self.channels.interrupt(concerns)
         self.cluster.interrupted()
-        self.presence.interrupted()
+        self.presence.interrupted(concerns)
 
-    def restored(self) -> None:
+    def restored(self, concerns: Concerns | None = None) -> None:
         """Tell all who are in a channel to ask for what they missed, spread over some time."""
         self.cluster.restored()
         concerned = [
             connection
             for connection in self.connections
-            if connection.session is not None and connection.session.channels
+            if connection.session is not None
+            and connection.session.channels
+            and (concerns is None or any(map(concerns, connection.session.topics())))
         ]
         if not concerned:
             return

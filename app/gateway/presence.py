@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -335,12 +335,13 @@ class Presence:
 
     # --- called by the Redis reader and the fan-out, through the node
 
-    def interrupted(self) -> None:
-        """Redis is away: nobody is told anything until it is back."""
+    def interrupted(self, concerns: Callable[[bytes], bool] | None = None) -> None:
+        """Redis is away, or a shard of it: nobody is told anything until it is back."""
         self._registered = False
         for roster in self._rosters.values():
-            roster.flowing = False
-            roster.epoch += 1
+            if concerns is None or concerns(roster.topic):
+                roster.flowing = False
+                roster.epoch += 1
 
     def confirmed(self, topic: bytes) -> None:
         """The events of ``topic`` flow from now on."""

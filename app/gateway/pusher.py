@@ -412,6 +412,10 @@ class Session:
         self.presences = (*self.presences, (channel, user_id))
         return (Enter(channel, user_id, user_info),)
 
+    def topics(self) -> list[bytes]:
+        """The Redis channels of the channels that the socket is in."""
+        return [self.application.topic_prefix + name.encode() for name in self.channels]
+
     def forget(self, channel: str) -> None:
         """The socket is no longer in ``channel``."""
         self.channels = tuple(name for name in self.channels if name != channel)

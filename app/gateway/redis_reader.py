@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import hiredis
 
 from app import log
+from app.bus import connection
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 PING_INTERVAL_SECONDS: Final = 5.0
@@ -30,6 +31,31 @@ WRITE_DELAY_SECONDS: Final = 0.001
 _TOPICS_PER_COMMAND: Final = 500
 
 Batch = list[tuple[bytes, bytes]]
+# Whether a topic is among those that something happened to.
+Concerns = Callable[[bytes], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """The words of a kind of pub/sub: the two commands, and what Redis calls its answers.
+
+    In Redis Cluster the topics of one command must be of one slot, so that there is one a command.
+    """
+
+    subscribe: bytes
+    unsubscribe: bytes
+    subscribed: bytes
+    unsubscribed: bytes
+    message: bytes
+    topics_per_command: int
+
+
+PLAIN: Final = Verbs(
+    b"SUBSCRIBE", b"UNSUBSCRIBE", b"subscribe", b"unsubscribe", b"message", _TOPICS_PER_COMMAND
+)
+SHARDED: Final = Verbs(
+    b"SSUBSCRIBE", b"SUNSUBSCRIBE", b"ssubscribe", b"sunsubscribe", b"smessage", 1
+)
 
 
 class RedisError(Exception):
@@ -53,10 +79,12 @@ class Address:
     def parse(cls, url: str) -> Address:
         """Parse ``redis://[USER:PASSWORD@]HOST[:PORT][/DB]``; pub/sub knows no database number.
 
+        ``redis+cluster://`` is a node of a Redis Cluster.
+
         ``rediss://`` is TLS. ValueError for another scheme: ``embedded://`` must have been
         replaced by the address of the Redis that was started for it.
         """
-        parts = urlsplit(url)
+        parts = urlsplit(connection.plain(url))
         if parts.scheme not in ("redis", "rediss"):
             raise ValueError("the gateway needs a redis:// or rediss:// address")
         return cls(
@@ -75,12 +103,12 @@ def command(*words: bytes) -> bytes:
     return b"".join(parts)
 
 
-def commands(name: bytes, topics: Iterable[bytes]) -> bytes:
+def commands(name: bytes, topics: Iterable[bytes], a_command: int = _TOPICS_PER_COMMAND) -> bytes:
     """``name`` for all topics, some hundred to a command."""
     listed = list(topics)
     return b"".join(
-        command(name, *listed[start : start + _TOPICS_PER_COMMAND])
-        for start in range(0, len(listed), _TOPICS_PER_COMMAND)
+        command(name, *listed[start : start + a_command])
+        for start in range(0, len(listed), a_command)
     )
 
 
@@ -89,11 +117,13 @@ class _Stream(asyncio.Protocol):
 
     def __init__(self, owner: RedisReader) -> None:
         self._owner = owner
+        self._verbs = owner.verbs
         self._reader = hiredis.Reader()
         self.transport: asyncio.WriteTransport | None = None
         self.greeting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.pending: Counter[bytes] = Counter()
+        self.leaving: Counter[bytes] = Counter()
         self.heard = 0.0
         self._reason = "Redis closed the connection"
         self._unsent: list[bytes] = []
@@ -104,16 +134,19 @@ class _Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.heard = asyncio.get_running_loop().time()
         batch: Batch = []
+        message, subscribed = self._verbs.message, self._verbs.subscribed
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
                 if isinstance(reply, list):
                     kind = reply[0]
-                    if kind == b"message":
+                    if kind == message:
                         batch.append((reply[1], reply[2]))
-                    elif kind == b"subscribe":
+                    elif kind == subscribed:
                         # in order: what came before the confirmation goes out before it
                         self._confirm(reply[1])
+                    elif kind == self._verbs.unsubscribed:
+                        self._owner.unsubscribed(reply[1])
                 else:
                     self._reply(reply)
         except hiredis.ProtocolError as error:
@@ -178,19 +211,25 @@ class Listener(Protocol):
     def confirmed(self, topic: bytes) -> None:
         """The events of ``topic`` flow from now on."""
 
-    def interrupted(self) -> None:
-        """No events flow any more, and some may be lost."""
+    def interrupted(self, concerns: Concerns | None = None) -> None:
+        """No events flow any more, and some may be lost; of all topics or of ``concerns``."""
 
-    def restored(self) -> None:
-        """The events of all wanted topics flow (also after the first connect)."""
+    def restored(self, concerns: Concerns | None = None) -> None:
+        """The events of all wanted topics, or ``concerns``, flow (also after the first connect)."""
 
 
 class RedisReader:
     """Keeps one subscribed connection to Redis, for ever. ``random`` gives 0.0 to 1.0."""
 
     def __init__(
-        self, address: Address, listener: Listener, *, random: Callable[[], float]
+        self,
+        address: Address,
+        listener: Listener,
+        *,
+        random: Callable[[], float],
+        verbs: Verbs = PLAIN,
     ) -> None:
+        self.verbs = verbs
         self._address = address
         self._listener = listener
         self._random = random
@@ -222,14 +261,15 @@ class RedisReader:
         """Ask for the events of ``topic``. While Redis is away, reconnecting will do it."""
         if self._stream is not None:
             self._stream.pending[topic] += 1
-            self._stream.write(command(b"SUBSCRIBE", topic))
+            self._stream.write(command(self.verbs.subscribe, topic))
 
     def unsubscribe(self, topic: bytes) -> None:
         """Give up the events of ``topic``."""
         if self._missing is not None:
             self._missing.discard(topic)
         if self._stream is not None:
-            self._stream.write(command(b"UNSUBSCRIBE", topic))
+            self._stream.leaving[topic] += 1
+            self._stream.write(command(self.verbs.unsubscribe, topic))
             self._check_restored()
 
     def received(self, batch: Batch) -> None:
@@ -242,6 +282,18 @@ class RedisReader:
         if self._missing is not None:
             self._missing.discard(topic)
             self._check_restored()
+
+    def unsubscribed(self, topic: bytes) -> None:
+        """Redis sends the events of ``topic`` no longer."""
+        stream = self._stream
+        if stream is None:
+            return
+        if stream.leaving[topic]:
+            stream.leaving[topic] -= 1
+            if not stream.leaving[topic]:
+                del stream.leaving[topic]
+        else:
+            stream.abort("the slot has moved to another shard")
 
     def _check_restored(self) -> None:
         if self._missing is not None and not self._missing:
@@ -312,7 +364,7 @@ class RedisReader:
         self._log.info("redis up", address=repr(self._address), topics=len(wanted))
         self._missing = set(wanted)
         stream.pending.update(wanted)
-        stream.write(commands(b"SUBSCRIBE", wanted))
+        stream.write(commands(self.verbs.subscribe, wanted, self.verbs.topics_per_command))
         self._check_restored()
         while True:
             done, _ = await asyncio.wait({stream.closed}, timeout=PING_INTERVAL_SECONDS)
