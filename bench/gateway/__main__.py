@@ -25,7 +25,7 @@ from tools import environment, pick_mirror, system_packages
 
 PARTS = ("idle", "one_1000", "one_5000", "pairs", "storm", "stalled", "spread")
 PAUSE_SECONDS = {OURS: 60.0, LIMIT: 0.0}
-PEER_PAUSE_SECONDS = 15.0
+PEER_PAUSE_SECONDS = 10.0
 
 
 def main() -> int:

@@ -16,16 +16,17 @@ IN_FLIGHT = 200
 FIRST_SOCKETS = 100  # opened before the first reading of memory: what is loaded late is loaded then
 IDLE = (10_000, 19_000)
 SPREAD_PROCESSES, SPREAD_EACH = 3, 16_700
-STEP_SECONDS = 1.2
+STEP_SECONDS = 1.0
 SETTLE_SECONDS = 1.0
 P99_LIMIT_MS = 100.0
 MAX_DOUBLINGS = 9
-BISECTIONS = 3
+BISECTIONS = 2
+MAX_FAILED_DOUBLINGS = 2  # what is collected costs less, so one more may be kept again
 # the rate at which the search begins, per second: deliveries, for pairs messages
 FIRST_RATE = {"one": 60_000.0, "pairs": 10_000.0}
-LOW_RATE_SECONDS = 6.0
+LOW_RATE_SECONDS = 5.0
 PAUSE_EVENTS_PER_SECOND = 500
-STALL_SOCKETS, STALL_BYTES, STALL_RATE, STALL_SECONDS = 50, 32_000, 100, 6.0
+STALL_SOCKETS, STALL_BYTES, STALL_RATE, STALL_SECONDS = 50, 32_000, 100, 4.0
 
 
 class Work:
@@ -140,18 +141,19 @@ class Work:
                 good = self._step(server, load, readers, rate, steps)
             return good
 
-        low, high = 0.0, first
+        low, rate, failed = 0.0, first, 0
         for _ in range(MAX_DOUBLINGS):
-            if kept(high):
-                low, high = high, high * 2
-                if steps[-1]["sent"] < steps[-1]["offered"] * steps[-1]["seconds"] * 0.9:
-                    break  # the generator itself has come to its end
+            if kept(rate):
+                low, failed = rate, 0
+                rate *= 2
             elif low:
-                break
+                failed += 1
+                rate *= 2
             else:
-                high /= 2
-        if not low and kept(high):
-            low, high = high, high * 2
+                rate /= 2
+            if failed == MAX_FAILED_DOUBLINGS:
+                break
+        high = low * 2
         for _ in range(BISECTIONS if low else 0):
             middle = (low * high) ** 0.5
             if kept(middle):
