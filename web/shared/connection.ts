@@ -4,7 +4,7 @@
  */
 import Pusher, { type Channel } from 'pusher-js'
 import { ApiError } from './api'
-import type { Realtime } from './api-types'
+import type { BroadcastingAuth, Realtime } from './api-types'
 
 export type ConnectionState = 'connecting' | 'online' | 'offline'
 
@@ -20,8 +20,8 @@ export interface ChannelHandlers {
 
 export interface ConnectionOptions {
   realtime: Realtime
-  /** Posts the form to the auth endpoint and returns its answer. Adds the caller's Bearer or X-CSRF-Token itself. */
-  authorize: (endpoint: string, form: { socket_id: string; channel_name: string }) => Promise<{ auth: string }>
+  /** Posts the form to the auth endpoint and returns its answer, which is passed on whole. Adds the caller's Bearer or X-CSRF-Token itself. */
+  authorize: (endpoint: string, form: { socket_id: string; channel_name: string }) => Promise<BroadcastingAuth>
   onState: (state: ConnectionState) => void
   /** Test hook. */
   createPusher?: (key: string, options: ConstructorParameters<typeof Pusher>[1]) => Pusher

@@ -3,6 +3,7 @@ import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
 import { ApiError, createApi, isTransient } from '@shared/api'
 import type {
+  BroadcastingAuth,
   FirstMessageAnswer,
   Message,
   MessagePage,
@@ -153,7 +154,7 @@ export const useWidget = defineStore('widget', () => {
   }
 
   /** Signs a subscription. There an old token is answered 403, as everything that the protocol refuses. */
-  async function authorize(endpoint: string, form: Record<string, string>): Promise<{ auth: string }> {
+  async function authorize(endpoint: string, form: Record<string, string>): Promise<BroadcastingAuth> {
     try {
       return await api.postForm(endpoint, form)
     } catch (error) {

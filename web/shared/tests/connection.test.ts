@@ -35,7 +35,7 @@ function start(): { pusher: FakePusher; states: ConnectionState[]; connection: R
   const states: ConnectionState[] = []
   const connection = connect({
     realtime: { key: 'k', wsHost: 'localhost', wsPort: 80, wssPort: 443, forceTLS: false, authEndpoint: '/broadcasting/auth' },
-    authorize: () => Promise.resolve({ auth: 'k:signature' }),
+    authorize: () => Promise.resolve({ auth: 'k:signature', channel_data: '{}' }),
     onState: (state) => states.push(state),
     createPusher: () => pusher as unknown as Pusher,
   })
