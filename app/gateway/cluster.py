@@ -24,6 +24,7 @@ from redis.asyncio import Redis
 
 from app import log
 from app.bus import events
+from app.gateway.applications import topic_prefix
 from app.gateway.connection import Connection, State
 from app.gateway.pusher import ACCESS_CHANGED, Code, is_presence
 from app.gateway.redis_reader import SILENCE_LIMIT_SECONDS
@@ -40,6 +41,7 @@ ANSWER_SECONDS: Final = 1.0
 CHANGE_REMEMBERED_SECONDS: Final = 1800
 # What may have been missed before an interruption was noticed, and the clocks of two machines.
 CATCH_UP_MARGIN_SECONDS: Final = 60
+ASK_AGAIN_SECONDS: Final = 1.0
 _CONTROL: Final = events.CONTROL_CHANNEL.encode()
 
 
@@ -152,22 +154,23 @@ class Cluster:
             return
         since = self._interrupted_at - SILENCE_LIMIT_SECONDS - CATCH_UP_MARGIN_SECONDS
         self._interrupted_at = 0.0
-        for application in self._node.applications.by_id.values():
-            topic = application.topic_prefix + _CONTROL
-            self._node.commands.send(
-                b"ZRANGEBYSCORE",
-                events.control_key(application.id).encode(),
-                str(since).encode(),
-                b"+inf",
-                then=partial(self._take_missed, topic),
-            )
+        for application_id in self._node.applications.by_id:
+            self._ask_for_missed(application_id, since)
 
-    def _take_missed(self, topic: bytes, reply: Any) -> None:
-        if not isinstance(reply, list):
+    def _ask_for_missed(self, application_id: str, since: float) -> None:
+        key = events.control_key(application_id).encode()
+        then = partial(self._take_missed, application_id, since)
+        self._node.commands.send(b"ZRANGEBYSCORE", key, b"%f" % since, b"+inf", then=then)
+
+    def _take_missed(self, application_id: str, since: float, reply: Any) -> None:
+        if isinstance(reply, list):
+            for message in reply:
+                self.receive(topic_prefix(application_id) + _CONTROL, message)
+        elif self._node.listening:
             self._log.warning("missed control messages not read", error=type(reply).__name__)
-            return
-        for message in reply:
-            self.receive(topic, message)
+            asyncio.get_running_loop().call_later(
+                ASK_AGAIN_SECONDS, self._ask_for_missed, application_id, since
+            )
 
     def _close_user(self, application_id: str, user: str) -> None:
         for connection in self._sockets(application_id):

@@ -39,6 +39,9 @@ RESERVED_DESCRIPTORS: Final = 256
 SMALL_DESCRIPTOR_LIMIT: Final = 65_536
 RESYNC_SPREAD_SECONDS: Final = 2.0
 RESYNC_STEPS: Final = 40
+# Closing thousands of sockets in one turn of the loop would hold up all the others.
+CLOSED_AT_ONCE: Final = 200
+CLOSE_INTERVAL_SECONDS: Final = 0.02
 
 
 def raise_descriptor_limit() -> int:
@@ -153,18 +156,35 @@ class Node:
             self.reader.unsubscribe(topic)
         for topic in after - before:
             self.reader.subscribe(topic)
-        for connection in list(self.connections):
+        unwanted = []
+        for connection in self.connections:
             session = connection.session
-            if session is None or connection.state is not State.OPEN:
+            if session is None:
                 continue
             application = applications.by_id.get(session.application.id)
+            if application is not None and application.enabled:
+                session.application = application
+            else:
+                unwanted.append(connection)
+        self.log.info(
+            "applications reloaded", applications=len(applications.by_id), closing=len(unwanted)
+        )
+        self._close_unwanted(unwanted)
+
+    def _close_unwanted(self, connections: list[Connection]) -> None:
+        """Close the sockets of applications that are gone or disabled, some in each turn."""
+        now, later = connections[:CLOSED_AT_ONCE], connections[CLOSED_AT_ONCE:]
+        for connection in now:
+            if connection.session is None or connection.state is not State.OPEN:
+                continue
+            application = self.applications.by_id.get(connection.session.application.id)
             if application is None:
                 connection.close(Code.NO_SUCH_APPLICATION, "This application was removed")
             elif not application.enabled:
                 connection.close(Code.APPLICATION_DISABLED, "This application is disabled")
-            else:
-                session.application = application
-        self.log.info("applications reloaded", applications=len(applications.by_id))
+        if later:
+            loop = asyncio.get_running_loop()
+            loop.call_later(CLOSE_INTERVAL_SECONDS, self._close_unwanted, later)
 
     async def stop(self) -> None:
         """Close the listener, cut what is left, leave Redis."""

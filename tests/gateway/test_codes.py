@@ -7,6 +7,7 @@ Public source: https://pusher.com/docs/channels/library_auth_reference/pusher-we
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import ipaddress
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from app.config import Settings
 from app.gateway import pusher, sweep
 from app.gateway.applications import Applications
 from app.gateway.connection import State
-from app.gateway.node import Node
+from app.gateway.node import CLOSE_INTERVAL_SECONDS, CLOSED_AT_ONCE, Node
 from app.gateway.pusher import Code
 from tests.gateway.conftest import APPLICATION
 from tests.gateway.test_connection import Peer, pass_seconds
@@ -302,7 +303,20 @@ async def test_reload_closes_what_is_gone_or_disabled_and_leaves_the_rest(node: 
         assert peer.close_code == code
         peer.connection.connection_lost(None)
     assert node.sockets == {"app1": 1}
-    # the new secret and the new limits hold for the socket that stayed
+    # many are closed a few at a time, and not when it was taken back meanwhile
+    many = [Peer(node) for _ in range(CLOSED_AT_ONCE + 1)]
+    node.capacity = 1000
+    for peer in many:
+        peer.open()
+    node.reload(Applications([dataclasses.replace(changed, enabled=False)]))
+    left = [connection for connection in node.connections if connection.state is State.OPEN]
+    assert len(left) == 2
+    node.reload(Applications([changed]))
+    await asyncio.sleep(CLOSE_INTERVAL_SECONDS * 3)
+    assert all(connection.state is State.OPEN for connection in left)
+    # the new secret and the new limits hold for a socket that stayed
+    peers = [peer for peer in (*peers[:1], *many) if peer.connection in left]
+    peers[0].messages()
     auth = pusher.sign_channel(APPLICATION, peers[0].connection.socket_id, CHANNEL)
     peers[0].say("pusher:subscribe", channel=CHANNEL, auth=auth)
     assert peers[0].messages()[0]["event"] == "pusher:subscription_error"
