@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from app import log
 from app.bus import events
-from app.bus.connection import TIMEOUT_SECONDS
+from app.bus.connection import TIMEOUT_SECONDS, publish_command
 
 QUIET_SECONDS: Final = 5.0
 REST_SECONDS: Final = 0.5
@@ -38,7 +38,9 @@ class Subscriber:
     """Tells ``heard`` on which Channels channel an event came whose name starts with ``prefix``.
 
     ``heard`` gets None when events may have been missed on all of them; it must neither block nor
-    raise. Made, used and closed on one event loop; connects when the first channel is wanted.
+    raise. Made, used and closed on one event loop; connects when the first channel is wanted. In a
+    Redis Cluster it listens to nothing, since events are on the shards there: whoever waits looks
+    into the database now and then, as when Redis is away.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Subscriber:
     ) -> None:
         self.connected = False
         self._redis = redis
+        self._can_listen = publish_command(redis) == "PUBLISH"
         self._channel_prefix = events.redis_channel(app_id, "")
         # the message of events.redis_payload, up to the name
         self._event_prefix = b'{"event":"' + prefix.encode()
@@ -57,6 +60,8 @@ class Subscriber:
 
     async def add(self, channel: str) -> bool:
         """Listen to a channel; returns when Redis does, or with False when it does not answer."""
+        if not self._can_listen:
+            return False
         listening = self._wanted.get(channel)
         if listening is None:
             listening = self._wanted[channel] = _Listening()

@@ -18,6 +18,7 @@ from app.bus.events import Event
 from app.bus.limits import AttemptLimit
 from app.bus.locks import FencedLock
 from app.bus.publisher import Publisher
+from app.bus.subscriber import Subscriber
 from app.db import outbox, schema
 from app.db.engines import Database
 from app.db.writer import Stored
@@ -382,3 +383,20 @@ def test_secrets_of_the_embedded_mode_are_made_once(tmp_path: Path) -> None:
     assert first == again
     assert len(first["DESKLINE_SECRET_KEY"]) >= 32
     assert (tmp_path / "secrets.env").stat().st_mode & 0o777 == 0o600
+
+
+async def test_in_a_cluster_events_go_to_the_shards_and_waiting_requests_look_now_and_then() -> (
+    None
+):
+    client = connection.connect("redis+cluster://user:p%2Fw@127.0.0.1:1")
+    assert connection.plain("rediss+cluster://host:1") == "rediss://host:1"
+    assert connection.is_cluster("rediss+cluster://host:1")
+    assert not connection.is_cluster("redis://host:1/0")
+    assert connection.publish_command(client) == "SPUBLISH"
+    assert events.commands("deskline:ch:1:a", b"\n{}", "SPUBLISH")[-1][0] == "SPUBLISH"
+    subscriber = Subscriber(client, "1", "message.", lambda _channel: None)
+    assert await subscriber.add("a") is False
+    assert not subscriber.connected
+    subscriber.remove("a")
+    await subscriber.close()
+    await client.aclose()
