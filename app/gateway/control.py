@@ -288,10 +288,12 @@ async def _events(request: Request, node: Node, application: Application) -> HTT
     fields = _parse_body(request.body)
     names = [topic.split(b":", 3)[3].decode() for topic, _ in publications]
     info = parse_info(fields.get("info"), names, known=(SUBSCRIPTION_COUNT, USER_COUNT))
-    await _publish(node, publications)
     if not info:
+        await _publish(node, publications)
         return _json({})
+    # asked for first: a call that is answered 503 has published nothing and may be repeated
     found = await node.cluster.occupancy(node.redis, application, channels=names)
+    await _publish(node, publications)
     return _json({"channels": {name: attributes(info, found.get(name)) for name in names}})
 
 
@@ -303,11 +305,12 @@ async def _batch_events(request: Request, node: Node, application: Application) 
         name = event["channel"]
         known = (SUBSCRIPTION_COUNT, USER_COUNT)
         asked.append((name, parse_info(event.get("info"), [name], known=known)))
-    await _publish(node, publications)
     wanted = sorted({name for name, info in asked if info})
     if not wanted:
+        await _publish(node, publications)
         return _json({})
     found = await node.cluster.occupancy(node.redis, application, channels=wanted)
+    await _publish(node, publications)
     return _json({"batch": [attributes(info, found.get(name)) for name, info in asked]})
 
 

@@ -309,6 +309,29 @@ async def test_a_node_that_dies_is_in_no_count(
     assert answer.json() == {"occupied": False}
 
 
+@pytest.mark.skipif("RedisServer(Path()).is_fake", reason="fakeredis cannot end connections")
+async def test_a_node_that_does_not_hear_itself_says_so_and_publishes_nothing(
+    own_gateway: Gateway, redis_server: RedisServer
+) -> None:
+    body = {"name": "e", "data": "1", "channel": "private-cut", "info": "subscription_count"}
+    async with await own_gateway.connect() as client:
+        await client.subscribe("private-cut")
+        for _ in range(10):
+            redis_server.client.client_kill_filter(_type="pubsub")
+            answer = await asyncio.to_thread(call, own_gateway, "POST", "/apps/app1/events", body)
+            if answer.status_code == 503:
+                break
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        await until(lambda: "redis_up 1.0" in own_gateway.get("/metrics").text)
+        while (await client.receive())["event"] != "deskline:resync":
+            pass
+        answer = await asyncio.to_thread(call, own_gateway, "POST", "/apps/app1/events", body)
+        assert answer.status_code == 200
+        received = await client.receive()
+        assert received["event"] == "e"
+        await client.expect_nothing()
+
+
 # --- several applications
 
 
