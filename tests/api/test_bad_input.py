@@ -191,6 +191,23 @@ def test_a_bad_message_is_refused_and_not_stored(  # noqa: PLR0917  fixtures
 
 
 @pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("read", {"seq": "1"}),
+        ("read", {"seq": True}),
+        ("read", {"seq": 1.0}),
+        ("claim", {"version": "1"}),
+        ("assign", {"user_id": "1"}),
+    ],
+)
+def test_a_number_in_quotes_and_a_truth_value_are_no_number(
+    agent: Agent, visitor: Visitor, path: str, body: dict[str, Any]
+) -> None:
+    answer = agent.post(f"/conversations/{visitor.conversation()}/{path}", body)
+    assert_problem(answer, 422, "invalid_request")
+
+
+@pytest.mark.parametrize(
     "body",
     [
         "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 family",
