@@ -258,16 +258,20 @@ async def test_a_full_queue_refuses_instead_of_growing(stand: Stand) -> None:
 
 async def test_closing_stores_what_waits_and_refuses_the_rest(stand: Stand) -> None:
     gate = Gate(stand)
-    made = Writer(stand.engine)
+    # some are being stored, the rest waits for three batches more
+    made = Writer(stand.engine, batch_rows=5)
     tasks = [asyncio.create_task(made.store(message())) for _ in range(20)]
     await asyncio.sleep(0.05)
     closing = asyncio.create_task(made.close())
     await asyncio.sleep(0.05)
     with pytest.raises(QueueFull):
         await made.store(message())
+    assert made.queued >= 15
     gate.open.set()
     await closing
-    assert all(isinstance(stored, Stored) for stored in await asyncio.gather(*tasks))
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*tasks)
+    assert all(isinstance(stored, Stored) for stored in answers)
     assert len(stored_rows(stand)) == 20
 
 
