@@ -31,7 +31,7 @@ lint: python ## Every static check: Python, Ansible, web
 	@$(PYTHON) tools/run_tests.py --only lint
 
 .PHONY: bench
-bench: python ## Measure the gateway and its peers on loopback, 15 minutes (ONLY=pairs,… PEERS=none,…; see also bench-api)
+bench: python ## Measure the gateway and its peers on loopback, 20 minutes (ONLY=pairs,… PEERS=none,…; see also bench-api)
 	@$(PYTHON) tools/environment.py dev
 	@$(VENV)/python -m bench.gateway $(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers "$(PEERS)") $(if $(OUT),--out $(OUT))
 

@@ -2,7 +2,7 @@
 
 Everything runs in one sitting: the server on one core, the load generator (load.c) and Redis on
 another. ``--only`` and ``--peers`` choose a part; then the report is only printed, unless ``--out``
-names a folder. Bounded: every step has an end, the whole run takes about 15 minutes.
+names a folder. Bounded: every step has an end, the whole run takes about 20 minutes.
 """
 
 from __future__ import annotations

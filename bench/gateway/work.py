@@ -137,7 +137,8 @@ class Work:
 
         def kept(rate: float) -> bool:
             good = self._step(server, load, readers, rate, steps)
-            if not good:  # once more: it may have been a neighbour
+            hopeless = steps[-1]["overloaded"] and steps[-1]["p50_ms"] > P99_LIMIT_MS
+            if not good and not hopeless:  # once more: it may have been a neighbour
                 good = self._step(server, load, readers, rate, steps)
             return good
 
@@ -171,7 +172,7 @@ class Work:
         self, server: Server, load: Generator, readers: int, rate: float, steps: list[Figures]
     ) -> bool:
         if steps and steps[-1]["deliveries"] < steps[-1]["wanted"]:
-            time.sleep(2.0)  # what was too much must not run into this step
+            time.sleep(1.0)  # what was too much must not run into this step
         cpu = processes.cpu_seconds(server.pid)
         answer = load.ask(f"run {rate:.2f} {STEP_SECONDS} {SETTLE_SECONDS} 0")
         used = processes.cpu_seconds(server.pid) - cpu

@@ -14,7 +14,13 @@ function isSigned(socketId, channel, auth) {
 class Hub {
   constructor(deliver) {
     this.counts = new Map()
-    this.redis = new Redis({ host: '127.0.0.1', port: Number(redisPort) })
+    // without its check, which asks for INFO and may come after the first SUBSCRIBE
+    this.redis = new Redis({
+      host: '127.0.0.1',
+      port: Number(redisPort),
+      enableReadyCheck: false,
+    })
+    this.ready = new Promise((resolve) => this.redis.once('ready', resolve))
     this.redis.on('messageBuffer', (topic, payload) => {
       const channel = topic.toString('latin1').slice(prefix.length)
       deliver(channel, payload.subarray(payload.indexOf(10) + 1))

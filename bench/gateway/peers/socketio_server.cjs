@@ -21,4 +21,4 @@ io.on('connection', (socket) => {
   })
 })
 
-server.listen({ host: '127.0.0.1', port, backlog: BACKLOG })
+hub.ready.then(() => server.listen({ host: '127.0.0.1', port, backlog: BACKLOG }))

@@ -46,4 +46,4 @@ sockets.on('connection', (client) => {
   })
 })
 
-server.listen({ host: '127.0.0.1', port, backlog: BACKLOG })
+hub.ready.then(() => server.listen({ host: '127.0.0.1', port, backlog: BACKLOG }))
