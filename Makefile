@@ -51,7 +51,7 @@ bench-many: python ## Hold 40,000 sockets through the deployed Nginx for ten min
 	@$(VENV)/python -m bench.gateway.through_nginx $(if $(SOCKETS),--sockets $(SOCKETS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(OUT),--out $(OUT))
 
 .PHONY: bench-outages
-bench-outages: python ## The ledger while Redis restarts, a gateway is killed, one drained (SECONDS=120 OUT=…)
+bench-outages: python ## The ledger while Redis restarts, a gateway is killed, one drained (SECONDS=75 OUT=…)
 	@$(PYTHON) tools/environment.py dev
 	@$(VENV)/python -m bench.gateway.outages $(if $(SECONDS),--seconds $(SECONDS)) $(if $(OUT),--out $(OUT))
 

@@ -32,7 +32,8 @@ from app.gateway.sharded_reader import ShardedReader
 from app.gateway.sweep import Sweep
 from app.proxies import client_address, client_network, is_trusted
 
-LISTEN_BACKLOG: Final = 4096
+# After a balancer or a gateway has failed everybody comes at once; net.core.somaxconn bounds it.
+LISTEN_BACKLOG: Final = 16_384
 # Descriptors that are kept for Redis, the control port, logs and refusing the next client.
 RESERVED_DESCRIPTORS: Final = 256
 # Below it the start says how to get more.

@@ -237,12 +237,13 @@ def _plots(servers: Figures, folder: Path) -> list[str]:
     return links
 
 
-def _between_marks(page: Path, text: str) -> None:
-    begin, end = "<!-- gateway figures -->\n", "<!-- end of gateway figures -->"
+def between_marks(page: Path, name: str, text: str) -> None:
+    """Put ``text`` where ``page`` has the marks of that name. Raises ValueError without them."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     before, begun, rest = page.read_text(encoding="utf-8").partition(begin)
     _, ended, after = rest.partition(end)
     if not (begun and ended):
-        raise ValueError(f"{page} has lost the marks around the gateway's figures")
+        raise ValueError(f"{page} has lost the marks around its {name}")
     page.write_text(f"{before}{begin}{text}\n{end}{after}", encoding="utf-8")
 
 
@@ -266,10 +267,10 @@ def write(result: Figures, folder: Path | None) -> None:
     links = _plots(servers, folder)
     if folder.resolve() != RESULTS:
         return
-    _between_marks(PAGE, "\n".join([*lines, *links]))
+    between_marks(PAGE, "gateway figures", "\n".join([*lines, *links]))
     for page, heads in FRONT_PAGES.items():
         rows = [[name, *(cell(one) for cell in SHORT_COLUMNS)] for name, one in servers.items()]
-        _between_marks(page, "\n".join(_table(list(heads), rows)))
+        between_marks(page, "gateway figures", "\n".join(_table(list(heads), rows)))
 
 
 if __name__ == "__main__":  # write plots and tables again from what was measured

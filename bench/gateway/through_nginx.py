@@ -1,6 +1,7 @@
 """Hold many sockets through Nginx on several gateway processes, with messages flowing.
 
-Everything is on loopback and configured by the roles (deployed.py). The sockets are in pairs, most
+Everything is on loopback and configured by the roles (deployed.py); as root in a network of its
+own, which has the kernel settings of the role base and no way out. The sockets are in pairs, most
 of them on two gateways; three generators publish at a steady rate and check every delivery for
 loss, doubling and order. Ends with 0 when nobody was dropped and nothing was lost, 1 when not,
 2 when it could not be measured. At the end all sockets drop at once and come back.
@@ -23,11 +24,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from bench.gateway import processes
 from bench.gateway.deployed import Deployed, deployed
 from bench.gateway.processes import KINDS, OURS, ROOT, BenchFailed, Generator
+from bench.gateway.report import between_marks
 from bench.plot import Series, line_chart
-from tools import environment, pick_mirror, system_packages
+from tools import system_packages
 
 Figures = dict[str, Any]
 
@@ -37,7 +41,20 @@ IN_FLIGHT: Final = 60  # handshakes at once, of each generator
 INTERVAL_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 10.0  # how long a delivery may take before it counts as lost
 CONNECT_SECONDS: Final = 150.0
+CPU_NAMES: Final = (("gateways", "gateway"), ("nginx", "Nginx"), ("redis", "Redis"))
+PAGE: Final = ROOT / "docs" / "engineers" / "scaling.md"
 COUNTED: Final = ("deliveries", "wanted", "lost", "doubled", "disordered", "strange", "ended")
+
+
+def as_the_role_sets_it() -> dict[str, str]:
+    """Give our own network the kernel settings of the role base; gives those that it has now."""
+    defaults = yaml.safe_load((ROOT / "roles/base/defaults/main.yml").read_text(encoding="utf-8"))
+    settings = {}
+    for name, value in defaults["base_sysctl_network"].items():
+        path = Path("/proc/sys") / name.replace(".", "/")
+        path.write_text(f"{value}\n", encoding="ascii")
+        settings[name] = " ".join(path.read_text(encoding="ascii").split())
+    return settings
 
 
 @contextmanager
@@ -303,11 +320,63 @@ def plot(figures: Figures) -> str:
 
 
 def write(figures: Figures, folder: Path) -> None:
-    """Write through-nginx.json and through-nginx.svg."""
+    """Write through-nginx.json and through-nginx.svg; with our own folder, the page's table too."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(figures, indent=1) + "\n"
     (folder / "through-nginx.json").write_text(text, encoding="utf-8")
     (folder / "through-nginx.svg").write_text(plot(figures), encoding="utf-8")
+    if folder.resolve() == RESULTS:
+        between_marks(PAGE, "figures of many sockets", table(figures))
+
+
+def table(figures: Figures) -> str:
+    """The figures for the page."""
+    total, each, settings = (
+        figures["total"],
+        figures["memory"]["bytes_per_socket"],
+        figures["settings"],
+    )
+    held, machine = figures["memory"]["held"], figures["machine"]
+    early = sum(interval["overloaded"] for interval in figures["intervals"])
+    ends = each["kernel_slab_of_four_ends"]
+    slow = sum(interval["p99_ms"] > 100 for interval in figures["intervals"])
+
+    def cpu(of: Figures) -> str:
+        return ", ".join(f"{of[kind]:.0f} {name}" for kind, name in CPU_NAMES)
+
+    rows = [
+        ("sockets held for", f"{settings['sockets']:,} for {total['seconds']:.0f} s"),
+        ("gateways, workers of Nginx", f"{settings['gateways']}, {settings['nginx_workers']}"),
+        ("dropped", f"{total['ended']:,}"),
+        ("deliveries wanted, made", f"{total['wanted']:,}, {total['deliveries']:,}"),
+        ("lost, doubled, out of order", " ".join(
+            f"{total[name]:,}" for name in ("lost", "doubled", "disordered"))),
+        (
+            "intervals, with p99 over 100 ms, ended early",
+            f"{len(figures['intervals'])}, {slow}, {early}",
+        ),
+        ("opened and subscribed", f"{figures['opened']['per_second']:,} a second"),
+        ("CPU of that, µs each", cpu(figures["opened"]["cpu_us_each"])),
+        ("CPU of a delivery, µs", cpu(figures["cpu_us_per_delivery"])),
+        ("resident memory of each gateway", " ".join(_mb(one) for one in held["gateways"])),
+        ("of each worker of Nginx", " ".join(_mb(one) for one in held["nginx_workers"])),
+        ("of Redis", _mb(held["redis"])),
+        ("for each socket: gateway, Nginx, Redis", ", ".join(
+            f"{each[kind] / 1000:.1f} KB" for kind in ("gateway", "nginx", "redis"))),
+        ("the kernel, for each of its four ends", f"{ends / 4000:.1f} KB"),
+        ("storm: all back and subscribed", f"{figures['storm']['back']:,} of "
+            f"{settings['sockets']:,} after {figures['storm']['seconds']:.1f} s"),
+    ]  # fmt: skip
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), ""]
+    lines.append(
+        f"{machine['date']}, {machine['cpus']} cores, kernel {machine['kernel']}, load of the "
+        f"machine at the end {machine['load_1_minute']}."
+    )
+    return "\n".join(lines)
+
+
+def _mb(value: float) -> str:
+    return f"{value / 1e6:.0f} MB"
 
 
 def main() -> int:
@@ -323,22 +392,26 @@ def main() -> int:
         parser.error(f"--sockets: from {2 * GENERATORS} to {3 * processes.MAX_OPEN_PER_PROCESS}")
     if given.sockets % 2:
         parser.error("--sockets: they come in pairs, so give an even number")
+    try:
+        if not processes.is_inside():
+            system_packages.install(["gateway-bench", "tests"])
+            processes.build()
+    except (BenchFailed, system_packages.PackagesMissing) as missing:
+        print(missing, file=sys.stderr)
+        return 2
+    processes.enter_own_network("bench.gateway.through_nginx")
     began = time.monotonic()
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:5.0f} s] {text}", flush=True)
 
     try:
-        system_packages.install(["gateway-bench", "tests"])
+        kernel = as_the_role_sets_it() if processes.is_inside() else {}
         figures = measure(given.sockets, given.seconds, given.rate, given.gateways, say)
-    except (
-        BenchFailed,
-        environment.EnvironmentFailure,
-        pick_mirror.NoMirrorReachable,
-        system_packages.PackagesMissing,
-    ) as failure:
+    except BenchFailed as failure:
         print(failure, file=sys.stderr)
         return 2
+    figures["settings"]["kernel"] = kernel
     found = problems(figures)
     figures["problems"] = found
     if given.out is not None:

@@ -150,12 +150,11 @@ def outages(
             elif who in away:
                 back.append(at - away.pop(who))
         seconds = [at - began for at, _, happened in mine if happened == BACK]
-        closed = [(at, happened) for at, _, happened in mine if happened not in (BACK, RESYNC)]
+        closed = [happened for _, _, happened in mine if happened not in (BACK, RESYNC)]
         found.append({
             "what": what,
-            "sockets_closed": dict(Counter(happened for _, happened in closed)),
+            "sockets_closed": dict(Counter(closed)),
             "resyncs": sum(happened == RESYNC for _, _, happened in mine),
-            "most_closed_within_a_second": _most_within([at for at, _ in closed], 1.0),
             "everybody_back_after_seconds": (
                 None if away else round(max(seconds, default=0.0), 2)
             ),
@@ -165,16 +164,6 @@ def outages(
             },
         })  # fmt: skip
     return found
-
-
-def _most_within(times: list[float], seconds: float) -> int:
-    """The highest number of ``times`` (ascending) in any span of so many seconds."""
-    most = start = 0
-    for number, at in enumerate(times):
-        while at - times[start] >= seconds:
-            start += 1
-        most = max(most, number - start + 1)
-    return most
 
 
 def document(options: Options, result: Result, marks: list[tuple[float, str]]) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
+from app import config
 from bench.gateway import deployed, through_nginx
 
 SOCKETS, SECONDS, RATE = 1200, 8.0, 1000.0
@@ -18,6 +21,24 @@ def test_workers_have_descriptors_for_both_sides_of_every_socket() -> None:
             workers = deployed.nginx_workers(sockets, limit)
             assert workers * (limit - deployed.NGINX_OWN_DESCRIPTORS) >= 2 * sockets * 1.1
     assert deployed.nginx_workers(40_000, 20_000) == 5
+
+
+@pytest.mark.skipif(deployed.NGINX is None, reason="no Nginx here (apt-get install nginx-light)")
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server here")
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: Debian's Nginx keeps its folders to root")
+def test_the_roles_give_each_process_ports_and_a_name_and_nginx_knows_all(tmp_path: Path) -> None:
+    made = deployed.Deployed(tmp_path, gateways=3, sockets=100)
+    made.render()
+    told = [config.parse_env_file((tmp_path / f"{name}.env").read_text()) for name in made.gateways]
+    ports = [int(each["DESKLINE_GATEWAY_PORT"]) for each in told]
+    assert [port - ports[0] for port in ports] == [0, 10, 20]
+    controls = [int(each["DESKLINE_GATEWAY_CONTROL_PORT"]) for each in told]
+    assert controls == [port + 1 for port in ports]
+    assert [each["DESKLINE_NODE"] for each in told] == ["bench", "bench-2", "bench-3"]
+    text = (tmp_path / "nginx.conf").read_text()
+    upstream = text.partition("upstream deskline_gateway {")[2].partition("}")[0]
+    servers = re.findall(r"server 127\.0\.0\.1:(\d+) max_fails=0;", upstream)
+    assert [int(port) for port in servers] == ports
 
 
 @pytest.mark.timeout(240)

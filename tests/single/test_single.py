@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import httpx
 import pytest
 from testinfra.host import Host
+from websockets.sync.client import connect
 
-UNITS = ("deskline-web", "deskline-gateway", "deskline-worker", "nginx", "redis-server", "mysql")
+from tests.cluster.app_client import fetch
+
+GATEWAYS = ("deskline-gateway", "deskline-gateway-2")
+UNITS = ("deskline-web", *GATEWAYS, "deskline-worker", "nginx", "redis-server", "mysql")
 
 
 @pytest.fixture
@@ -37,12 +42,30 @@ def test_the_web_node_is_ready_through_nginx(base_url: str) -> None:
     assert refused.json()["code"] == "not_authenticated"
 
 
-@pytest.mark.parametrize("port", [3306, 6379, 8000, 8080, 8081, 8082])
+@pytest.mark.parametrize("port", [3306, 6379, 8000, 8080, 8081, 8082, 8090, 8091])
 def test_inner_ports_are_closed_to_others(base_url: str, port: int) -> None:
     """Asked from the controller, which is no peer of any of them."""
     address = base_url.removeprefix("http://")
     command = ["timeout", "1", "bash", "-c", f"</dev/tcp/{address}/{port}"]
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+def test_sockets_are_spread_over_both_gateway_processes(single: Host, base_url: str) -> None:
+    """Each has settings, ports and a place in Nginx of its own."""
+    address = base_url.removeprefix("http://")
+    settings = single.check_output("cat /etc/deskline/gateway-2.env")
+    key = re.search(r'^DESKLINE_PUSHER_KEY="(.*)"', settings, re.MULTILINE)
+    assert key, "the second process has no settings"
+    url = f"ws://{address}/app/{key[1]}?protocol=7&client=test"
+    with ExitStack() as stack:
+        for _ in range(8):
+            socket = stack.enter_context(connect(url, open_timeout=10))
+            assert "pusher:connection_established" in str(socket.recv(timeout=10))
+        for port in (8081, 8091):
+            _, _, shown = fetch(single, f"http://{address}:{port}/metrics")
+            found = re.search(r"^deskline_gateway_connections (\d+)", shown, re.MULTILINE)
+            assert found, shown
+            assert int(found[1]) >= 2, f"port {port} holds {found[1]} of 8 sockets"
 
 
 def test_the_firewall_is_loaded_and_closed(single: Host) -> None:
