@@ -90,6 +90,11 @@ class NodeCollector(Collector):
             )
         garbage = node.garbage
         if garbage is not None:
+            yield GaugeMetricFamily(
+                PREFIX + "longest_collection_seconds",
+                "The longest garbage collection since the start, in processor time.",
+                garbage.longest,
+            )
             yield CounterMetricFamily(
                 PREFIX + "full_collections",
                 "Garbage collections of everything.",
