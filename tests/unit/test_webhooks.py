@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from datetime import timedelta
 
 import httpx
@@ -72,6 +73,21 @@ def test_public_addresses_are(address: str) -> None:
 async def test_names_and_spellings_of_loopback_are_refused(url: str) -> None:
     with pytest.raises(TargetRefused):
         await find_address(httpx.URL(url), allow_private=False)
+
+
+async def test_one_private_address_among_public_ones_is_enough_to_refuse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def found(*addresses: str) -> None:
+        answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, 443)) for one in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
+
+    url = httpx.URL("https://example.com/")
+    found("93.184.215.14", "10.0.0.1")
+    with pytest.raises(TargetRefused):
+        await find_address(url, allow_private=False)
+    found("93.184.215.14", "93.184.215.15")
+    assert str(await find_address(url, allow_private=False)) == "93.184.215.14"
 
 
 async def test_a_refused_target_is_a_failed_attempt_that_says_why() -> None:
