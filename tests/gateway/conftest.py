@@ -24,10 +24,9 @@ from websockets.asyncio.client import ClientConnection
 from app import config
 from app.gateway import pusher
 from app.gateway.applications import Application
+from tests.conftest import ROOT, START_SECONDS
 
-ROOT = Path(__file__).resolve().parents[2]
 APPLICATION = Application("app1", "key1", b"a-secret-for-tests-only", client_events=True)
-START_SECONDS = 20.0
 FAKE_REDIS = """
 import sys
 from fakeredis import TcpFakeServer
