@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -29,25 +30,31 @@ from bench.gateway.processes import APP_ID, HOST, KEY, ROOT, SECRET, BenchFailed
 NGINX: Final = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 START_SECONDS: Final = 60.0
 PORTS_APART: Final = 10  # of two gateways, as in the role
+MOST_FILES: Final = 30_000  # of a process, also where more would be allowed
 # Of a worker's descriptors, for listeners, logs and the channels between the workers.
 NGINX_OWN_DESCRIPTORS: Final = 200
 
 
-def nginx_workers(sockets: int, limit: int) -> int:
-    """How many workers hold ``sockets`` when each may have ``limit`` open files.
+def nginx_workers(sockets: int, connections: int) -> int:
+    """How many workers hold ``sockets`` when each may have so many ``connections``.
 
-    Two descriptors for each socket, and a tenth to spare: the kernel spreads by a hash.
+    Two connections for each socket, and a tenth to spare: the kernel spreads by a hash.
     """
-    return max(1, -(-sockets * 2 * 11 // (10 * (limit - NGINX_OWN_DESCRIPTORS))))
+    return max(1, -(-sockets * 2 * 11 // (10 * connections)))
 
 
 def _free_base(count: int) -> int:
-    """A port P so that P, P+1, P+10, P+11 … can be listened on."""
-    for base in range(20_000, 30_000, 100):
+    """A port P so that P, P+1, P+10, P+11 … can be listened on.
+
+    Below the ports that the kernel gives to connections; at random, for the sake of whoever looks
+    for some at the same time.
+    """
+    bases = range(10_000, 16_000, 100)
+    for base in random.sample(bases, len(bases)):
         wanted = [base + PORTS_APART * number + one for number in range(count) for one in (0, 1)]
         if all(_is_free(port) for port in wanted):
             return base
-    raise BenchFailed("No ports between 20,000 and 30,000 are free.")
+    raise BenchFailed("No ports between 10,000 and 16,000 are free.")
 
 
 def _is_free(port: int) -> bool:
@@ -73,7 +80,6 @@ class Deployed:
         gateways: int,
         sockets: int,
         web_nodes: Sequence[str] = (),
-        public_port: int = 0,
         **variables: Any,
     ) -> None:
         """``variables`` are the roles', over the defaults. Nothing is started yet."""
@@ -85,13 +91,13 @@ class Deployed:
             )
         self.folder = folder
         self.redis_port = processes.free_port()
-        self.port = public_port or processes.free_port()
+        self.port = processes.free_port()
         self.gateways = [f"gateway-{number + 1}" for number in range(gateways)]
         self._base = _free_base(gateways)
-        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        if self._limit == resource.RLIM_INFINITY or self._limit > 1 << 20:
-            self._limit = 1 << 20
-        self.workers = nginx_workers(sockets, self._limit)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        self._limit = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        self._connections = self._limit - NGINX_OWN_DESCRIPTORS
+        self.workers = nginx_workers(sockets, self._connections)
         self._variables = self.variables(web_nodes) | variables
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -106,7 +112,7 @@ class Deployed:
             "nginx_listen_address": HOST,
             "nginx_http_port": self.port,
             "nginx_worker_processes": self.workers,
-            "nginx_worker_connections": min(30_000, self._limit - NGINX_OWN_DESCRIPTORS),
+            "nginx_worker_connections": self._connections,
             "nginx_limit_nofile": self._limit,
             "__nginx_pid_file": f"{self.folder}/nginx.pid",
             "__nginx_log_folder": str(self.folder),
