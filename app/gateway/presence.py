@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from redis.exceptions import ResponseError
+
 from app import log
 from app.bus import events
 from app.gateway import pusher
@@ -101,8 +103,11 @@ for i = first, #ARGV, 3 do
   end
   entered[#entered + 1] = accepted
 end
-redis.call('EXPIRE', members, ARGV[6])
-redis.call('EXPIRE', at, ARGV[6])
+if redis.call('EXPIRE', members, ARGV[6]) == 1 then
+  redis.call('EXPIRE', at, ARGV[6])
+else
+  redis.call('DEL', at)
+end
 local list = {}
 if ARGV[5] == '1' then list = redis.call('HGETALL', members) end
 return {string.format('%.0f', version), entered, list}
@@ -385,7 +390,9 @@ class Presence:
         failed, self._failed = self._failed, []
         for roster in failed:
             self._mark(roster)
-        if self._rosters and (not self._registered or now - self._beaten_at >= BEAT_SECONDS):
+        if not self._rosters:
+            self._resign()
+        elif not self._registered or now - self._beaten_at >= BEAT_SECONDS:
             self._beat(counted=self._registered)
 
     # --- what Redis is told
@@ -519,11 +526,14 @@ class Presence:
             self._rosters.pop(roster.topic, None)
 
     def _complain(self, error: Exception) -> None:
-        if str(error) != self._refusal:
+        """Say once that Redis refuses; that it is away is said elsewhere."""
+        if isinstance(error, ResponseError) and str(error) != self._refusal:
             self._refusal = str(error)
-            self._log.warning(
-                "presence cannot be kept; it needs EVAL on the keys deskline:members:*",
+            self._log.error(
+                "presence channels do not work",
                 error=self._refusal,
+                advice="let the gateway's user of Redis run EVAL, HSET, HGETALL and HDEL on the "
+                "keys deskline:members:*",
             )
 
     # --- what the clients are told
@@ -669,6 +679,12 @@ class Presence:
             b"HGETALL", NODES_KEY, then=lambda reply: self._beaten(known[0], reply, counted)
         )
 
+    def _resign(self) -> None:
+        """There is nobody to speak for: no beat is missed from now on."""
+        if self._registered:
+            self._registered = False
+            self._node.commands.send(b"HDEL", NODES_KEY, self.id.encode())
+
     def _beaten(self, known: Any, reply: Any, counted: bool) -> None:
         self._beating = False
         for answer in (known, reply):
@@ -709,7 +725,8 @@ class Presence:
             self._reap(node, listed=node in beats)
 
     def _reap(self, node: str, *, listed: bool) -> None:
-        """Remove a dead node's people from the channels that are here."""
+        """Remove the people of a node that is dead, or that is not listed any more because another
+        one found it dead or it has resigned, from the channels that are here."""
         if not listed:
             del self._others[node]
             if node in self._dead:  # that was done already
@@ -720,8 +737,8 @@ class Presence:
             if node in self._dead:
                 return
             self._dead.add(node)
-        self.reaped_nodes += 1
-        self._log.warning("a gateway is gone", gateway=node, channels=len(self._rosters))
+            self.reaped_nodes += 1
+            self._log.warning("a gateway is gone", gateway=node, channels=len(self._rosters))
         for roster in self._rosters.values():
             roster.dead.add(node)
             self._mark(roster)
