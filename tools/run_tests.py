@@ -1,7 +1,7 @@
 """Run every check of the project: `python3 tools/run_tests.py [--only lint,unit,…]`.
 
-Installs what the checks need, runs the stages in two lanes at the same time (what needs the test
-machines, which mostly waits, and the rest), shows their output as it comes (and keeps it in
+Installs what the checks need, runs the stages in lanes at the same time (what needs the test
+machines, which often waits, and the rest), shows their output as it comes (and keeps it in
 test-results/), and ends with one table: what ran, how long it took, what was left out and why.
 With CI=true a part that cannot run is a failure. Standard library only.
 """
@@ -34,6 +34,7 @@ CI = os.environ.get("CI") == "true"
 HEARTBEAT_SECONDS = 30
 # how often a stage looks whether it should end, and an unfinished line waits to be shown
 LOOK_SECONDS = 1
+LANES = ("here", "machines", "one machine")
 LB_ADDRESS = "10.83.7.11"
 LOCAL = ("-i", "inventories/local")
 DOWN = (*LOCAL, "playbooks/local_down.yml", "-e", "local_machines_remove_all=true")
@@ -54,10 +55,10 @@ class Stage:
     name: str
     what: str
     run: Callable[[Stage], None]
-    lane: str = "here"  # here, machines, or alone: after both, with nothing beside it
+    lane: str = "here"  # one of LANES, or alone: after them, with nothing beside it
     always: bool = False  # runs although an earlier stage failed (clearing up)
     needs: tuple[str, ...] = ()  # stages without which this one means nothing
-    after: str = ""  # a stage of the other lane that has to end first
+    after: str = ""  # a stage of another lane that has to end first
     outcome: str = "not run"
     detail: str = ""
     seconds: float = 0.0
@@ -364,13 +365,13 @@ def stages() -> list[Stage]:
         Stage("gateway", "gateway, real Redis, real clients", tests("tests/gateway")),
         Stage("ledger", "every message accounted for", tests("tests/ledger")),
         Stage("browser", "Chromium against the embedded mode", tests("tests/e2e")),
-        # it is one of the machines on the same bridge, which cluster-up makes anew
-        Stage("single", "molecule: all on one machine", single, after="cluster-up"),
         Stage("cluster-up", "8 machines, --check, site.yml", cluster_up, lane="machines"),
         Stage("cluster-again", "site.yml again, --check --diff", cluster_again, **machines),
         Stage("cluster-faces", "API and Chromium through Nginx", cluster_faces, **machines),
         Stage("chaos", "ledger while parts break", tests("tests/chaos", "-s"), **machines),
         Stage("cluster", "testinfra, failures, bootstrap", cluster_tests, **machines),
+        # on the same bridge, which cluster-up makes anew
+        Stage("single", "molecule: all on one", single, "one machine", after="cluster-again"),
         # its promises are seconds
         Stage("run", "`make run` in a fresh clone", run_cold, lane="alone"),
         Stage("cluster-down", "every trace removed, twice", cluster_down, "alone", always=True),
@@ -409,7 +410,7 @@ def run_lane(lane: list[Stage], failed: set[str]) -> None:
 
 
 def run_all(chosen: list[Stage]) -> None:
-    """Prepare; then both lanes at the same time; then what wants to be alone."""
+    """Prepare; then the lanes at the same time; then what wants to be alone."""
     failed: set[str] = set()
     by_name = {stage.name: stage for stage in chosen}
 
@@ -425,8 +426,8 @@ def run_all(chosen: list[Stage]) -> None:
             run_lane([stage], failed)
 
     run_lane([by_name["prepare"]], failed)
-    with ThreadPoolExecutor(2) as pool:
-        lanes = [pool.submit(waiting, lane(name)) for name in ("here", "machines")]
+    with ThreadPoolExecutor(len(LANES)) as pool:
+        lanes = [pool.submit(waiting, lane(name)) for name in LANES]
         try:
             for running in lanes:
                 running.result()
@@ -445,7 +446,7 @@ def table(rows: list[Stage], seconds: float) -> str:
         lines.append(f"{row.name:<14} {row.outcome:<9} {took:>7}  {row.what}")
         if note:
             lines.append(f"{'':<33} {note}")
-    lines.append(f"{'all':<14} {'':<9} {seconds // 60:.0f}:{seconds % 60:04.1f}  two lanes")
+    lines.append(f"{'all':<14} {'':<9} {seconds // 60:.0f}:{seconds % 60:04.1f}  in lanes")
     return "\n".join(lines)
 
 

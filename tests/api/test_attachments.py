@@ -70,7 +70,8 @@ def test_text_and_files_go_in_one_message(
     ]
     sent = agent.send(conversation_id, "both", attachment_ids=[file["id"] for file in files])
     assert (sent.status_code, sent.json()["kind"]) == (201, "text")
-    seen = visitor.get(f"/conversations/{conversation_id}/messages").json()["items"][-1]
+    shown = visitor.get(f"/conversations/{conversation_id}/messages", known_seq=sent.json()["seq"])
+    seen = shown.json()["items"][-1]
     assert seen["attachments"] == files
     saved = httpx.get(deskline.url + files[0]["url"])
     assert saved.headers["Content-Disposition"].startswith("attachment;")
