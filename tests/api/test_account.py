@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
-import pyotp
 import pytest
 
-from tests.api.conftest import PASSWORD, Agent, Person, assert_problem
+from tests.api.conftest import PASSWORD, Agent, Person, assert_problem, enrolled
 from tests.conftest import Deskline
 
 
@@ -105,33 +103,7 @@ def test_the_present_password_is_needed_for_a_new_one(person: Person) -> None:
     assert person.log_in_again().status_code == 200
 
 
-def test_guessing_the_present_password_is_throttled_like_a_login(person: Person) -> None:
-    body = {"password": "guessed-wrong", "new_password": "a-second-password"}
-    codes = [person.post("/me/password", body).status_code for _ in range(11)]
-    assert codes == [422] * 10 + [429]
-    right = person.post("/me/password", {**body, "password": PASSWORD})
-    assert_problem(right, 429, "too_many_attempts")
-    assert int(right.headers["Retry-After"]) >= 1
-
-
 # --- second factor ----------------------------------------------------------------------------
-
-
-def enrolled(person: Person) -> tuple[pyotp.TOTP, list[str]]:
-    """Turn the second factor on; gives the app and the recovery codes."""
-    started = person.post("/me/totp", {"password": PASSWORD})
-    assert started.status_code == 200, started.text
-    app = pyotp.TOTP(started.json()["secret"])
-    uri = pyotp.parse_uri(started.json()["otpauth_url"])
-    assert (uri.issuer, uri.name) == ("Deskline", person.email)
-    assert isinstance(uri, pyotp.TOTP)
-    assert uri.secret == app.secret
-    # the code of the step before is good as well, which leaves the present one for the test
-    code = app.at(int(time.time()) - 30)
-    answer = person.post("/me/totp/confirm", {"code": code})
-    assert answer.status_code == 200, answer.text
-    person.csrf = {"X-CSRF-Token": answer.json()["csrf_token"]}
-    return app, answer.json()["recovery_codes"]
 
 
 def test_with_a_second_factor_the_password_alone_is_not_enough(person: Person) -> None:
@@ -190,25 +162,6 @@ def test_enabling_the_second_factor_ends_the_other_sessions(
     for cookie in (other, mine):
         assert_problem(me(deskline, cookie), 401, "not_authenticated")
     assert person.get("/me").json()["totp_enabled"] is True
-
-
-def test_codes_cannot_be_guessed(person: Person) -> None:
-    app, _ = enrolled(person)
-    wrong = [f"{n:06}" for n in range(20) if f"{n:06}" != app.now()][:10]
-    for code in wrong:
-        # the right password in between does not give new tries
-        assert person.log_in_again(code=code).status_code == 401
-        assert person.log_in_again().status_code in (401, 429)
-    assert_problem(person.log_in_again(code=app.now()), 429, "too_many_attempts")
-
-
-def test_many_codes_at_once_are_no_more_tries(person: Person) -> None:
-    app, _ = enrolled(person)
-    wrong = [f"{n:06}" for n in range(40) if f"{n:06}" != app.now()][:30]
-    with ThreadPoolExecutor(len(wrong)) as threads:
-        answers = list(threads.map(lambda code: person.log_in_again(code=code), wrong))
-    codes = [answer.status_code for answer in answers]
-    assert (codes.count(401), codes.count(429)) == (10, 20)
 
 
 def test_logins_that_succeed_use_nothing_up(person: Person) -> None:
