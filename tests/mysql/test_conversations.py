@@ -262,9 +262,9 @@ def test_lists_and_the_queue_read_little_of_much(database: Database) -> None:
         (Filters(view="unassigned", status="open", inbox_id=inbox_id), "waiting"),
         (Filters(team_id=1), "updated"),
     ):
-        # at most a dozen for each of 200 (visitor, message, label, …): nothing that grows
+        # 14 tables are asked for each of 200, and small ones may be read whole: nothing that grows
         rows_read = measured(page(filters, sort))
-        assert rows_read < 2400, (filters, sort, rows_read)
+        assert rows_read < 200 * 20, (filters, sort, rows_read)
     assert measured(lambda: conversations.of_visitor(database, ids[50], visitor_id)) < 500
     with database.read() as opened:
         seen = conversations.visitor_now(opened, ids[50], visitor_id)
