@@ -234,6 +234,18 @@ def _parameters(request: Request) -> dict[str, str]:
     return {name: values[0] for name, values in given.items()}
 
 
+def _check_signature(request: Request, application: Application) -> None:
+    """Raise :class:`ApiError` (401) unless ``application`` has signed the request just now."""
+    check_request(
+        application,
+        method=request.method,
+        path=request.path,
+        parameters=_parameters(request),
+        body=request.body,
+        now=time.time(),
+    )
+
+
 def _signed(handler: Handler) -> Handler:
     """Check application and signature first; turn errors into answers, in this one place."""
 
@@ -247,14 +259,7 @@ def _signed(handler: Handler) -> Handler:
                 application = node.applications.by_key.get(request.args.get("auth_key", ""))
             if application is None:
                 raise ApiError(404, "There is no application with this id")
-            check_request(
-                application,
-                method=request.method,
-                path=request.path,
-                parameters=_parameters(request),
-                body=request.body,
-                now=time.time(),
-            )
+            _check_signature(request, application)
             if not application.enabled:
                 raise ApiError(403, "This application is disabled")
             return await handler(request, node, application, **names)
@@ -403,14 +408,7 @@ async def _drain(request: Request) -> HTTPResponse:
     node: Node = request.app.ctx.gateway
     application = node.applications.by_id[node.settings.pusher_app_id]
     try:
-        check_request(
-            application,
-            method=request.method,
-            path=request.path,
-            parameters=_parameters(request),
-            body=request.body,
-            now=time.time(),
-        )
+        _check_signature(request, application)
     except ApiError as error:
         return text(error.message + "\n", status=error.status)
     sockets = len(node.connections)

@@ -56,7 +56,7 @@ CLOSE: Final = masked(8, b"\x03\xe8")
 
 def case(number: str, *steps: Step, **more: object) -> None:
     """Note a case."""
-    made = Case(number, steps, **more)  # type: ignore[arg-type]
+    made = Case(number, steps, **more)  # type: ignore[arg-type]  # fields of Case
     CASES[number] = lambda: made
 
 

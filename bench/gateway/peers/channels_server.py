@@ -43,7 +43,7 @@ def later(coroutine: Any) -> None:
     task.add_done_callback(tasks.discard)
 
 
-class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels has no types
     """One socket."""
 
     group: str | None = None
