@@ -34,6 +34,9 @@ CI = os.environ.get("CI") == "true"
 HEARTBEAT_SECONDS = 30
 # how often a stage looks whether it should end, and an unfinished line waits to be shown
 LOOK_SECONDS = 1
+# of a failed stage, under the closing table
+LAST_LINES = 20
+WIDTH = 300
 LANES = ("here", "machines", "one machine")
 LB_ADDRESS = "10.83.7.11"
 LOCAL = ("-i", "inventories/local")
@@ -450,6 +453,17 @@ def table(rows: list[Stage], seconds: float) -> str:
     return "\n".join(lines)
 
 
+def last_words(stage: Stage) -> list[str]:
+    """What a failed stage said of its failures, then the end of its log: lines to print."""
+    log = RESULTS / f"{stage.name}.log"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    named = [line for line in lines if re.match(r"(FAILED|ERROR|E  |fatal:)", line)]
+    return [
+        f"[{stage.name}] {line[:WIDTH]}"
+        for line in [*named[-LAST_LINES:], "… and at the end:", *lines[-LAST_LINES:]]
+    ]
+
+
 def main() -> int:
     """Entry point: 0 when everything that had to run was fine."""
     every = stages()
@@ -473,7 +487,9 @@ def main() -> int:
         return 2
     finally:
         print(f"\n{table(chosen, time.monotonic() - begun)}", flush=True)
-    bad = [stage.name for stage in chosen if stage.outcome == "FAILED"]
+    failed = [stage for stage in chosen if stage.outcome == "FAILED"]
+    print("\n".join(line for stage in failed for line in last_words(stage)))
+    bad = [stage.name for stage in failed]
     good = [stage.name for stage in chosen if stage.outcome == "ok"]
     if bad:
         print(f"\nFAILED: {', '.join(bad)} (output: {RESULTS.name}/<stage>.log)")

@@ -153,3 +153,18 @@ def test_a_higher_level_holds_the_lower_ones(
     assert not environment.is_current("dev")
     (tmp_path / ".deskline-deploy").write_text("of an older lock")
     assert not environment.is_current("app")
+
+
+def test_a_failed_stage_says_which_tests_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_tests, "RESULTS", tmp_path)
+    lines = ["FAILED tests/a.py::test_b - assert 1 == 2", *["passed"] * 50, "the end" + "x" * 1000]
+    (tmp_path / "sample.log").write_text("\n".join(lines))
+    words = run_tests.last_words(stage(leave_out))
+    assert words[0] == "[sample] FAILED tests/a.py::test_b - assert 1 == 2"
+    assert words[-1].startswith("[sample] the end")
+    assert len(words) < 30
+    assert max(map(len, words)) < 400
+    (tmp_path / "sample.log").unlink()
+    assert run_tests.last_words(stage(leave_out)) == ["[sample] … and at the end:"]
