@@ -37,7 +37,7 @@ LOOK_SECONDS = 1
 # of a failed stage, under the closing table
 LAST_LINES = 20
 WIDTH = 300
-LANES = ("here", "machines", "one machine")
+LANES = ("here", "machines", "faces", "one machine")
 LB_ADDRESS = "10.83.7.11"
 LOCAL = ("-i", "inventories/local")
 DOWN = (*LOCAL, "playbooks/local_down.yml", "-e", "local_machines_remove_all=true")
@@ -370,8 +370,17 @@ def stages() -> list[Stage]:
         Stage("browser", "Chromium against the embedded mode", tests("tests/e2e")),
         Stage("cluster-up", "8 machines, --check, site.yml", cluster_up, lane="machines"),
         Stage("cluster-again", "site.yml again, --check --diff", cluster_again, **machines),
-        Stage("cluster-faces", "API and Chromium through Nginx", cluster_faces, **machines),
-        Stage("chaos", "ledger while parts break", tests("tests/chaos", "-s"), **machines),
+        # a second run of the deployment must not disturb those who use it
+        Stage(
+            *("cluster-faces", "API and Chromium through Nginx", cluster_faces, "faces"),
+            needs=("cluster-up",),
+            after="cluster-up",
+        ),
+        Stage(
+            *("chaos", "ledger while parts break", tests("tests/chaos", "-s")),
+            after="cluster-faces",
+            **machines,
+        ),
         Stage("cluster", "testinfra, failures, bootstrap", cluster_tests, **machines),
         # on the same bridge, which cluster-up makes anew
         Stage("single", "molecule: all on one", single, "one machine", after="cluster-again"),
