@@ -54,6 +54,7 @@ HISTORY_MESSAGES = 120
 BODY = "Your parcel left the warehouse this morning and should arrive tomorrow \U0001f4e6"
 SECRET_KEY = "k" * 40
 START_SECONDS = 60.0
+SETTLE_SECONDS, SETTLE_LOOKS = 0.5, 40
 
 
 @dataclass(frozen=True)
@@ -337,7 +338,16 @@ class Bench:
         )
 
     def _messages(self) -> int:
-        return int(self.mysql.primary.sql("SELECT COUNT(*) AS n FROM deskline.messages")[0]["n"])
+        """How many are stored once nothing more comes: what wrk dropped may still be under way."""
+        last = -1
+        for _ in range(SETTLE_LOOKS):
+            rows = self.mysql.primary.sql("SELECT COUNT(*) AS n FROM deskline.messages")
+            count = int(rows[0]["n"])
+            if count == last:
+                return count
+            last = count
+            time.sleep(SETTLE_SECONDS)
+        raise BenchFailed("messages are stored although nobody sends any")
 
 
 def median(turns: list[Turn]) -> dict[str, float]:
