@@ -28,8 +28,9 @@ end
 return 0
 """
 _RELEASE: Final = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '0' then return redis.call('DEL', KEYS[1]) end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 _EXTEND: Final = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then
@@ -65,12 +66,17 @@ class FencedLock:
         )
         return Held(self._name, holder, int(token)) if token else None
 
+    async def is_taken(self) -> bool:
+        """Whether somebody holds the lock now, or it rests."""
+        return bool(await self._redis.exists(self._keys[0]))
+
     async def extend(self, held: Held) -> bool:
         """Hold on for another period; False when the lock was lost."""
         return bool(
             await self._redis.eval(_EXTEND, 1, self._keys[0], held.holder, str(self._milliseconds))
         )
 
-    async def release(self, held: Held) -> None:
-        """Give the lock back, unless it was lost."""
-        await self._redis.eval(_RELEASE, 1, self._keys[0], held.holder)
+    async def release(self, held: Held, *, rest_seconds: float = 0.0) -> None:
+        """Give the lock back, unless it was lost; nobody gets it before ``rest_seconds``."""
+        rest = str(int(rest_seconds * 1000))
+        await self._redis.eval(_RELEASE, 1, self._keys[0], held.holder, rest)

@@ -33,6 +33,10 @@ RELAY_ROWS: Final = 500
 PURGE_ROWS: Final = 1000
 PURGE_FILES: Final = 20
 JITTER: Final = 0.2
+# After a run the lock rests for this part of the interval, so that many workers do not run a job
+# more often than one does; at most so long, because a worker may die in that time.
+REST_PART: Final = 0.7
+REST_MAX_SECONDS: Final = 2.0
 TOLD_EVERY_SECONDS: Final = 5.0
 
 _fences = schema.job_fences
@@ -250,16 +254,21 @@ class Runner:
     async def _run_once(self, job: Job) -> int:
         """One run, unless another worker has the lock; gives how many items were handled."""
         tools, statistics = self._tools, self.statistics[job.name]
-        floor = await tools.database.run(read_fence, tools.database, job.name)
         lock = FencedLock(tools.redis, job.name, seconds=LOCK_SECONDS)
-        held = await lock.take(floor)
+        held = None
+        if not await lock.is_taken():  # mostly it rests; then the database is not asked
+            floor = await tools.database.run(read_fence, tools.database, job.name)
+            held = await lock.take(floor)
         if held is None:
             statistics.skipped += 1
             return 0
+        rest_seconds = 0.0
         try:
             count = await job.work(Run(tools, lock, held))
+            if not self._stopping.is_set():
+                rest_seconds = min(job.every_seconds * REST_PART, REST_MAX_SECONDS)
         finally:
-            await lock.release(held)
+            await lock.release(held, rest_seconds=rest_seconds)
         statistics.runs += 1
         statistics.items += count
         now = clock.now_source().timestamp()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,22 @@ async def test_one_holds_the_lock_and_tokens_only_grow(redis: Redis) -> None:
     assert await lock.extend(second)
 
 
+async def test_a_lock_that_was_given_back_may_rest(redis: Redis) -> None:
+    lock = FencedLock(redis, "job", seconds=10)
+    first = await lock.take(floor=0)
+    assert first is not None
+    await lock.release(first, rest_seconds=0.3)
+    assert await lock.is_taken()
+    assert await lock.take(floor=0) is None
+    await asyncio.sleep(0.4)
+    assert not await lock.is_taken()
+    second = await lock.take(floor=0)
+    assert second is not None
+    # who had it before cannot make it rest
+    await lock.release(first, rest_seconds=0.01)
+    assert await lock.extend(second)
+
+
 async def test_tokens_grow_even_when_redis_lost_its_data(redis: Redis) -> None:
     lock = FencedLock(redis, "job", seconds=10)
     await redis.flushall()
@@ -364,6 +381,25 @@ async def test_two_workers_share_the_jobs_and_never_run_one_at_once(
         await runner.close()
     assert len(seen) >= 3
     assert set(seen) == {1}
+
+
+async def test_many_workers_run_a_job_no_more_often_than_one_does(
+    database: Database, redis: Redis
+) -> None:
+    runs: list[float] = []
+
+    async def work(_run: Run) -> int:
+        runs.append(time.monotonic())
+        return 0
+
+    tools = Tools(database, redis, "app1", Silent())
+    runners = [Runner(tools, (Job("test", 0.3, work),)) for _ in range(4)]
+    await asyncio.sleep(2.0)
+    for runner in runners:
+        await runner.close()
+    gaps = [later - earlier for earlier, later in pairwise(runs)]
+    assert len(runs) >= 3
+    assert min(gaps) >= 0.3 * jobs.REST_PART - 0.02
 
 
 async def test_a_job_goes_on_after_redis_was_away(database: Database, dead_redis: Redis) -> None:
