@@ -20,7 +20,7 @@ import pytest
 from tests.api.conftest import Agent, Visitor
 from tests.conftest import ROOT, Deskline, embedded_deskline
 
-SECONDS = int(os.environ.get("DESKLINE_CONTRACT_SECONDS", "40"))
+SECONDS = int(os.environ.get("DESKLINE_CONTRACT_SECONDS", "25"))
 # what would end the session that the run itself uses; the others are called by each role
 NOT_CALLED = {
     "visitor": (),
