@@ -232,6 +232,7 @@ class Reader:
             if self._wanted is not None:
                 how = self._wanted
             elif self.contiguous >= self.highest:
+                self._person.caught_up(self)
                 return
             else:
                 await asyncio.sleep(BACK_OFF_SECONDS[min(attempt, 5)])
@@ -324,8 +325,16 @@ class Person:
     @property
     def busy(self) -> bool:
         """Whether something is being fetched."""
+        return self._is_busy()
+
+    def _is_busy(self, but: Reader | None = None) -> bool:
         syncing = self._sync_task is not None and not self._sync_task.done()
-        return syncing or any(reader.busy for reader in self.readers.values())
+        return syncing or any(each.busy for each in self.readers.values() if each is not but)
+
+    def caught_up(self, reader: Reader) -> None:
+        """``reader`` ends: it misses nothing more. It may have been the last one."""
+        if not self._is_busy(but=reader):
+            self._note_back()
 
     async def fetch(
         self,
